@@ -1,0 +1,95 @@
+# `make demo` and `make test` need Python 3.11 or newer with pip, and make; they install the
+# rest into .venv and .venv-tap. Another interpreter: make demo PYTHON=python3.13
+
+PYTHON ?= python3
+
+VENV := .venv
+TAP_VENV := .venv-tap
+TAP_REQUIREMENTS := examples/order_to_cash/tap-requirements.txt
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH
+unexport PYTHONHOME
+
+# The stamps carry the interpreter's version, so that another PYTHON makes new environments.
+VERSION_CODE := import sys; print("%d.%d" % sys.version_info[:2])
+PYTHON_VERSION := $(shell $(PYTHON) -c '$(VERSION_CODE)' 2>/dev/null)
+DEMO_STAMP := $(VENV)/.installed-for-demo-$(PYTHON_VERSION)
+TEST_STAMP := $(VENV)/.installed-for-tests-$(PYTHON_VERSION)
+TAP_STAMP := $(TAP_VENV)/.installed-$(PYTHON_VERSION)
+
+.PHONY: help
+help:
+	@echo "make demo      load an order-to-cash event log with a real tap into the embedded emulator"
+	@echo "make test      format, lint, types, import directions, and the tests with coverage"
+	@echo "make test-all  the same with the slow tests"
+	@echo "make format    put the code into its form"
+	@echo "make clean     remove the virtual environments and everything that was built"
+
+GOAL := $(or $(firstword $(MAKECMDGOALS)),demo)
+.PHONY: check-python
+check-python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no '$(PYTHON)' here: install Python 3.11 or newer, or name it: make $(GOAL) PYTHON=/path/to/python" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | head -n 1); name another one: make $(GOAL) PYTHON=/path/to/python" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: install its venv module (on Debian and Ubuntu: apt install python3-venv)." >&2; \
+	  exit 1; }
+
+# A broken environment, or one of another Python, is made anew. $(1): its directory
+define make_environment
+test "$$($(1)/bin/python -c 'import pip; $(VERSION_CODE)' 2>/dev/null)" = "$(PYTHON_VERSION)" \
+  || $(PYTHON) -m venv --clear $(1)
+endef
+
+$(DEMO_STAMP): pyproject.toml | check-python
+	@echo "Installing target-celonis and the emulator into $(VENV) ..."
+	@$(call make_environment,$(VENV))
+	@$(VENV)/bin/python -m pip install -qq -e '.[emulator]'
+	@touch $@
+
+$(TEST_STAMP): pyproject.toml | check-python
+	@echo "Installing target-celonis and what its tests need into $(VENV) ..."
+	@$(call make_environment,$(VENV))
+	@$(VENV)/bin/python -m pip install -qq -e '.[emulator,test]'
+	@touch $@ $(DEMO_STAMP)
+
+$(TAP_STAMP): $(TAP_REQUIREMENTS) | check-python
+	@echo "Installing the tap into $(TAP_VENV) ..."
+	@$(call make_environment,$(TAP_VENV))
+	@$(TAP_VENV)/bin/python -m pip install -qq -r $(TAP_REQUIREMENTS)
+	@touch $@
+
+.PHONY: demo
+demo: check-python
+	@$(MAKE) --silent --no-print-directory -j2 $(DEMO_STAMP) $(TAP_STAMP)
+	@$(VENV)/bin/python examples/order_to_cash/demo.py
+
+# $(1): a program of the environment and its arguments
+define step
+@echo '==> $(1)'
+@$(VENV)/bin/$(1) || { echo 'FAILED: $(1)' >&2; exit 1; }
+endef
+
+.PHONY: test test-all
+test-all: PYTEST_ARGUMENTS := -m "slow or not slow"
+test test-all: $(TEST_STAMP)
+	$(call step,ruff format --check)
+	$(call step,ruff check)
+	$(call step,mypy)
+	$(call step,lint-imports)
+	$(call step,pytest $(PYTEST_ARGUMENTS))
+
+.PHONY: format
+format: $(TEST_STAMP)
+	@$(VENV)/bin/ruff format
+	@$(VENV)/bin/ruff check --fix
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) $(TAP_VENV) build dist .coverage .coverage.* htmlcov
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,107 @@
+"""The answers that rest on inference: no public source states them.
+
+Hides: nothing. Guarantees: each such answer is named once, here, with a sentence that says what
+the emulator does; documentation is generated from this table. A name never changes its meaning.
+Must not know: any other module.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+ASSUMED: Final[dict[str, str]] = {
+    "file_type_default": "A job created without fileType takes Parquet chunks.",
+    "write_answers_200": (
+        "Create answers 200 with the job; chunk upload, execute, cancel and delete answer 200 "
+        "with an empty body."
+    ),
+    "cancel_path": (
+        "A job is cancelled by POST .../jobs/{id}/cancel; a job that has ended answers 400."
+    ),
+    "cancel_rolls_back": "A job cancelled while RUNNING leaves its table as it was.",
+    "delete_of_a_live_job": "DELETE of a job that is QUEUED or RUNNING answers 400.",
+    "execute_not_new": "Execute of a job that is not NEW answers 400.",
+    "chunk_not_new": "A chunk for a job that is not NEW answers 400.",
+    "conflict_scope": (
+        "Execute answers 409 while another job of the team is QUEUED or RUNNING "
+        "(switch: conflict-scope)."
+    ),
+    "refused_submits_are_free": (
+        "Only accepted executes count against the limits; answers 400, 404, 409 and 429 do not."
+    ),
+    "limits_on_execute_only": (
+        "Create, chunk uploads, status calls and listings do not count against the limits."
+    ),
+    "rate_limit_headers": (
+        "Execute answers, 429 or not, carry the x-ratelimit headers; reset counts seconds "
+        "(switch: rate-limit-headers)."
+    ),
+    "missing_multipart": "A chunk upload that is not multipart or has no part `file` answers 400.",
+    "missing_key_column": (
+        "A chunk that lacks a key column answers 500 with a text about validating the Parquet, "
+        "CSV chunks too."
+    ),
+    "unreadable_parquet": "A chunk that is no readable file of the job's type answers 400.",
+    "untyped_columns": "A Parquet column of type null, or a nested one, answers 400 at upload.",
+    "duplicate_columns": "Column names that differ by case only answer 400 at upload.",
+    "deleted_chunk_job": (
+        "A deleted chunk for a job that is a REPLACE or has no keys answers 400."
+    ),
+    "long_names": "Names longer than 128 bytes answer 400 (switch: max-name-bytes).",
+    "checksum": "A chunk's checksum is the MD5 of its bytes, in hexadecimal.",
+    "chunk_order": "Chunks are applied in the order in which their uploads ended.",
+    "replace_atomic": "A REPLACE swaps the table in one transaction, at the end of the job.",
+    "replace_empty": (
+        "A REPLACE without chunks makes an empty table from tableSchema; without a tableSchema "
+        "the job ends ERROR."
+    ),
+    "replace_keys": (
+        "In a REPLACE, keys are checked at upload, but merge rows only with duplicateRemovalColumn."
+    ),
+    "delta_missing_table": (
+        "A DELTA with upserted chunks creates a missing table (switch: delta-missing-table)."
+    ),
+    "delta_deletes_missing_table": "Deletes from a table that does not exist change nothing.",
+    "partial_table_schema": (
+        "A column that tableSchema does not name gets its type from the Parquet file."
+    ),
+    "extra_column": (
+        "A DELTA file with a column that the table lacks ends the job with ERROR, unless "
+        "upsertStrategy is UPSERT_WITH_NULLIFICATION: then the column is added."
+    ),
+    "missing_column": (
+        "A column of the table that a DELTA file lacks becomes NULL in the rows of that file "
+        "(switch: strict-metadata)."
+    ),
+    "changed_type": (
+        "A DELTA column declared with another type than the table's, or whose file type does not "
+        "fit it, ends the job with ERROR."
+    ),
+    "cut_in_characters": (
+        "A text is cut at the table's length in characters, whatever the job declares "
+        "(switch: oversize)."
+    ),
+    "undeclared_length": (
+        "A text column without a declared length gets fallbackVarcharLength, else 80."
+    ),
+    "duplicate_keys": "Of several rows with one key in a chunk, the last one stays.",
+    "duplicate_removal": (
+        "With duplicateRemovalColumn, the row with the greatest value in that column stays, over "
+        "neighbouring upserted chunks of the job; at equal values the last one."
+    ),
+    "null_keys": "A NULL in a key column matches nothing: such rows are appended each time.",
+    "timestamps_in_utc": (
+        "Timestamps are stored in UTC without a zone, with microseconds; one that carries a zone "
+        "is converted."
+    ),
+    "listed_types": (
+        "The column listing shows BOOLEAN as INTEGER, and DATE, DATETIME and TIME as DATE; only "
+        "text columns have a length."
+    ),
+    "unknown_table_columns": "The column listing of an unknown table is an empty list.",
+    "listing_refused": "Without permission the listings answer 403 (switch: listing-permission).",
+    "change_date": "A push adds no _CELONIS_CHANGE_DATE column.",
+    "pool_shapes": "Pools, connections, the team and the user are shown with few fields.",
+    "interrupted_jobs": "A job that was QUEUED or RUNNING when the server died ends ERROR.",
+    "csv_empty_is_null": "An empty CSV field is NULL; a CSV chunk has a header line.",
+}

@@ -1,0 +1,97 @@
+"""What happens to every request before a route sees it.
+
+Hides: path clean-up, missing prefixes, the key check, draining of bodies that nobody read, the
+count of requests. Guarantees: a refused upload is read to its end first, so that the client sees
+the answer and not a broken connection. Must not know: jobs, pools, the web framework's routes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from celonis_emulator.identity import Identities
+from celonis_emulator.refusals import Refusal, not_found, unauthorized
+
+OPEN_PATHS = frozenset({"/openapi.json", "/docs"})
+# Paths are the client's to choose; a count must not grow without end.
+COUNTED_PATHS = 1000
+_JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DATA_PUSH = re.compile(r"^/([^/]+)/api/v1/data-push(?:/|$)")
+
+
+class Gate:
+    """ASGI middleware around the whole application."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        identities: Identities,
+        prefixes: Iterable[str],
+        requests: Counter[tuple[str, str]],
+    ) -> None:
+        self._app = app
+        self._identities = identities
+        self._prefixes = frozenset(prefixes)
+        self._requests = requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = re.sub(r"/{2,}", "/", scope["path"])
+        scope["path"] = path.rstrip("/") or "/"
+        # Routing looks at path alone; a stale raw path would only mislead.
+        scope["raw_path"] = scope["path"].encode()
+        drained = _Drained(receive, send)
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, drained.receive, drained.send)
+        else:
+            answer = JSONResponse(refusal.body, refusal.status, refusal.headers)
+            await answer(scope, drained.receive, drained.send)
+        self._count(scope["method"], scope["path"])
+
+    def _count(self, method: str, path: str) -> None:
+        counted = (method, _JOB_ID.sub("{id}", path))
+        if counted not in self._requests and len(self._requests) >= COUNTED_PATHS:
+            counted = (method, "(other)")
+        self._requests[counted] += 1
+
+    def _refusal(self, scope: Scope) -> Refusal | None:
+        if scope["path"] in OPEN_PATHS:
+            return None
+        headers = dict(scope["headers"])
+        caller = self._identities.caller(headers.get(b"authorization"))
+        if caller is None:
+            return unauthorized()
+        scope.setdefault("state", {})["caller"] = caller
+        push = _DATA_PUSH.match(scope["path"])
+        if push and push.group(1) not in self._prefixes:
+            return not_found("There is nothing at this path.")
+        return None
+
+
+class _Drained:
+    """A request's channel that reads what is left of the body before the answer starts."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._ended = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._ended = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        while message["type"] == "http.response.start" and not self._ended:
+            await self.receive()
+        await self._send(message)

@@ -1,0 +1,100 @@
+"""What is in a database: tables, columns, rows and push jobs, as data and as text.
+
+Hides: the layout of the printed tables. Guarantees: the same text whether a file or a running
+server was asked. Must not know: HTTP, how jobs run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import duckdb
+
+from celonis_emulator.jobs import shown_history
+from celonis_emulator.ledger import read_chunks, read_connections, read_jobs, read_pools
+from celonis_emulator.warehouse import count_rows, pool_tables, schema_name, table_columns
+
+
+def described_tables(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Return every table of every pool with its columns and number of rows."""
+    owners: list[tuple[str, str | None]] = [(pool.id, None) for pool in read_pools(cursor)]
+    owners += [(c.pool_id, c.id) for c in read_connections(cursor)]
+    described = []
+    for pool_id, connection_id in sorted(owners, key=lambda owner: (owner[0], owner[1] or "")):
+        for table in pool_tables(cursor, schema_name(pool_id, connection_id)):
+            described.append(
+                {
+                    "pool_id": pool_id,
+                    "connection_id": connection_id,
+                    "table": table.name,
+                    "schema": table.schema,
+                    "kind": table.kind,
+                    "rows": count_rows(cursor, table),
+                    "columns": [
+                        {"name": c.name, "type": c.type, "length": c.length_characters}
+                        for c in table_columns(cursor, table)
+                    ],
+                }
+            )
+    return described
+
+
+def described_jobs(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Return the history of push jobs."""
+    return shown_history(read_jobs(cursor, deleted=True), read_chunks(cursor))
+
+
+def queried(cursor: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    """Run one query; return its column names, and its rows with every value as text."""
+    result = cursor.sql(sql)
+    if result is None:
+        return {"columns": [], "rows": []}
+    # As text already in DuckDB: fetching a zoned timestamp would need another package.
+    result = result.select("CAST(COLUMNS(*) AS VARCHAR)")
+    return {"columns": list(result.columns), "rows": [list(row) for row in result.fetchall()]}
+
+
+def rendered(tables: Sequence[dict[str, Any]], jobs: Sequence[dict[str, Any]]) -> str:
+    """Return tables, columns and push jobs as aligned text."""
+    parts = [grid(("POOL", "CONNECTION", "TABLE", "ROWS"), map(_table_cells, tables), {3})]
+    for table in tables:
+        columns = [
+            (c["name"], c["type"] if c["length"] is None else f"{c['type']}({c['length']})")
+            for c in table["columns"]
+        ]
+        parts.append(f"{_place(table)}\n{grid(('COLUMN', 'TYPE'), columns)}")
+    header = ("PUSH JOB ON", "TYPE", "STATUS", "CHUNKS", "ROWS", "CUT", "DELETED")
+    parts.append(grid(header, map(_job_cells, jobs), {3, 4, 5}))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table_cells(table: dict[str, Any]) -> tuple[str, ...]:
+    connection = table["connection_id"] or "(global)"
+    return table["pool_id"], connection, table["table"], str(table["rows"])
+
+
+def _job_cells(job: dict[str, Any]) -> tuple[str, ...]:
+    rows = sum(chunk["rows"] for chunk in job["chunks"])
+    deleted = "yes" if job["deleted"] else "no"
+    counts = (len(job["chunks"]), rows, job["truncated_values"])
+    return (_place(job), job["type"], job["status"], *map(str, counts), deleted)
+
+
+def _place(item: dict[str, Any]) -> str:
+    parts = (item["pool_id"], item["connection_id"], item["table"])
+    return " / ".join(part for part in parts if part)
+
+
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """Return rows below a header in aligned columns; those in ``right`` flush right."""
+    lines = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    numbers = frozenset(right)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i in numbers else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

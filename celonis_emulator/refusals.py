@@ -1,0 +1,86 @@
+"""What Celonis refuses, and the JSON in which it says so.
+
+Hides: the three error shapes seen on the wire (validation, gateway, service with a reference).
+Guarantees: every refusal carries its HTTP status, body and headers; a message never holds a key.
+Must not know: the web framework, jobs, DuckDB.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+JsonBody = dict[str, Any]
+
+
+class Refusal(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(
+        self, status: int, body: JsonBody, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(f"{status} {body}")
+        self.status = status
+        self.body = body
+        self.headers = dict(headers or {})
+
+
+def _gateway(status: int, title: str, detail: str, code: str) -> JsonBody:
+    return {"title": title, "status": status, "detail": detail, "errorCode": code}
+
+
+def validation_body(problems: list[tuple[str, str, str]]) -> JsonBody:
+    """Return the body of a 400 from (attribute, error, error code) triples."""
+    return {
+        "errors": [
+            {"attribute": attribute, "error": error, "errorCode": code, "additionalInfo": None}
+            for attribute, error, code in problems
+        ]
+    }
+
+
+def invalid(attribute: str, error: str, code: str = "INVALID_VALUE") -> Refusal:
+    """Refuse a value of the request: 400."""
+    return Refusal(400, validation_body([(attribute, error, code)]))
+
+
+def unauthorized() -> Refusal:
+    """Refuse a request without a valid key: 401."""
+    return Refusal(401, {"error": "Unauthorized"})
+
+
+def forbidden(detail: str) -> Refusal:
+    """Refuse a caller without the permission: 403."""
+    return Refusal(403, _gateway(403, "Forbidden", detail, "ADMIN_ACCESS_ERROR"))
+
+
+def not_found(detail: str) -> Refusal:
+    """Say that an object or a path does not exist: 404."""
+    return Refusal(404, _gateway(404, "Not Found", detail, "GENERAL_NOTFOUND_PATH"))
+
+
+def conflict(message: str) -> Refusal:
+    """Refuse a submit while another job is at work: 409."""
+    return Refusal(409, _service(message))
+
+
+def too_large(limit_bytes: int) -> Refusal:
+    """Refuse a chunk above the size limit: 413."""
+    detail = f"The file is larger than {limit_bytes} bytes."
+    return Refusal(413, _gateway(413, "Payload Too Large", detail, "GENERAL_PAYLOAD_TOO_LARGE"))
+
+
+def too_many(detail: str, headers: Mapping[str, str]) -> Refusal:
+    """Refuse a submit above the rate limit: 429."""
+    body = _gateway(429, "Too Many Requests", detail, "LIMIT_RATE_EXCEEDED")
+    return Refusal(429, body, headers)
+
+
+def internal(message: str) -> Refusal:
+    """Answer 500 the way the service does, with a reference for its support."""
+    return Refusal(500, _service(message))
+
+
+def _service(message: str) -> JsonBody:
+    return {"reference": str(uuid.uuid4()), "message": message, "shortMessage": message[:80]}

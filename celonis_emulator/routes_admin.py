@@ -1,0 +1,63 @@
+"""The emulator's own endpoints under ``/_emulator``: what no Celonis would tell.
+
+Hides: their shapes. Guarantees: a valid key is needed, as everywhere.
+Must not know: the Celonis API.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import duckdb
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from celonis_emulator.inventory import described_tables, queried
+from celonis_emulator.pushjobs import PushJobs
+from celonis_emulator.refusals import invalid
+from celonis_emulator.warehouse import Warehouse
+
+
+class QueryBody(BaseModel):
+    """A query to run."""
+
+    sql: str
+
+
+def admin_routes(
+    warehouse: Warehouse, push_jobs: PushJobs, requests: Counter[tuple[str, str]]
+) -> APIRouter:
+    """Return the admin routes."""
+    routes = APIRouter(prefix="/_emulator", tags=["Emulator"])
+
+    @routes.get("/history")
+    def get_history() -> list[dict[str, Any]]:
+        """List every push job there ever was, deleted ones too."""
+        return push_jobs.history()
+
+    @routes.get("/tables")
+    def get_tables() -> list[dict[str, Any]]:
+        """Describe every table: columns, declared lengths, rows."""
+        with warehouse.reading() as cursor:
+            return described_tables(cursor)
+
+    @routes.post("/query")
+    def run_query(body: QueryBody) -> dict[str, Any]:
+        """Run one SQL query that reads; values come as text."""
+        with warehouse.reading() as cursor:
+            try:
+                cursor.execute("BEGIN TRANSACTION READ ONLY")
+                return queried(cursor, body.sql)
+            except duckdb.Error as error:
+                raise invalid("sql", str(error), "SQL") from error
+
+    @routes.get("/requests")
+    def get_requests() -> list[dict[str, Any]]:
+        """Count the requests so far by method and path, job ids left out."""
+        return [
+            {"method": method, "path": path, "count": count}
+            for (method, path), count in sorted(requests.items())
+        ]
+
+    return routes

@@ -1,0 +1,156 @@
+"""Running the server: database, socket, ready file, signals, lifeline.
+
+Hides: uvicorn, process life. Guarantees: ends with 0 on SIGTERM, SIGINT and, within a second, on
+the end of stdin when asked to watch it; a job at work then is rolled back.
+Must not know: routes, the shape of any answer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from celonis_emulator.app import create_app
+from celonis_emulator.identity import Identities
+from celonis_emulator.ledger import Ledger
+from celonis_emulator.pushjobs import PushJobs
+from celonis_emulator.switches import Switches
+from celonis_emulator.warehouse import Warehouse
+
+LIFELINE_SECONDS: Final = 0.7
+# Answers in progress may end; a client that never reads must not hold the process.
+GRACE_SECONDS: Final = 3
+
+
+class CannotListen(Exception):
+    """The address cannot be bound; the text is one sentence for people."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What a server is started with; a connection is (pool id, id, name)."""
+
+    host: str
+    port: int
+    database: Path
+    api_keys: Sequence[str]
+    app_keys: Sequence[str]
+    pools: Sequence[tuple[str, str]]
+    connections: Sequence[tuple[str, str, str]]
+    switches: Switches
+    ready_file: Path | None
+    until_stdin_closes: bool
+    log_level: str
+
+
+def serve(options: ServerOptions) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        DatabaseUnavailable: another process holds the database, or it is none.
+        CannotListen: the address is in use or not ours.
+        NameTaken: a pool or connection cannot be made.
+    """
+    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(message)s")
+    warehouse = Warehouse(options.database)
+    try:
+        with _listening_socket(options.host, options.port) as listener:
+            ledger = Ledger(warehouse)
+            for pool_id, name in options.pools:
+                ledger.ensure_pool(pool_id, name)
+            for pool_id, connection_id, name in options.connections:
+                ledger.ensure_connection(pool_id, connection_id, name)
+            directory = options.database.with_name(options.database.name + ".chunks")
+            push_jobs = PushJobs(warehouse, ledger, options.switches, directory)
+            push_jobs.start()
+            identities = Identities(options.api_keys, options.app_keys)
+            app = create_app(warehouse, ledger, push_jobs, identities, options.switches)
+            try:
+                _run(app, listener, options)
+            finally:
+                push_jobs.stop()
+                ledger.close()
+    finally:
+        warehouse.close()
+
+
+def _run(app: FastAPI, listener: socket.socket, options: ServerOptions) -> None:
+    config = uvicorn.Config(
+        app,
+        log_level=options.log_level,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        # A client that thinks for a while between two requests keeps its connection.
+        timeout_keep_alive=75,
+        server_header=False,
+    )
+    server = _Server(config, listener, options)
+    # uvicorn raises a signal again after its clean end; nothing may happen then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    if options.until_stdin_closes:
+        threading.Thread(target=_watch_stdin, args=(server,), daemon=True).start()
+    server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells that it answers, once it does."""
+
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, options: ServerOptions
+    ) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._options = options
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._options.ready_file is not None:
+            port = self._listener.getsockname()[1]
+            about = {"host": self._options.host, "port": port, "pid": os.getpid()}
+            path = self._options.ready_file
+            part = path.with_name(f"{path.name}.{os.getpid()}.part")
+            part.write_text(json.dumps(about) + "\n", encoding="utf-8")
+            part.replace(path)
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    try:
+        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = info[0]
+        listener = socket.socket(family, kind, protocol)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(512)
+    except OSError as error:
+        msg = f"The address {host} port {port} cannot be used: {error.strerror or error}."
+        raise CannotListen(msg) from error
+    return listener
+
+
+def _watch_stdin(server: uvicorn.Server) -> None:
+    """End the process when the other end of stdin is gone."""
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        pass
+    server.should_exit = True
+    time.sleep(LIFELINE_SECONDS)
+    # DuckDB's log makes this safe: what was not committed is gone, the rest stays.
+    os._exit(0)

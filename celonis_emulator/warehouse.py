@@ -1,0 +1,242 @@
+"""The DuckDB file: opening it, its schemas and tables, transactions.
+
+Hides: DuckDB connections and their locks, the catalogue, where text lengths are kept.
+Guarantees: one process holds the file, and a second one is told who does; each cursor is used by
+one thread; names are found whatever their case; time zone is UTC.
+Must not know: HTTP, push jobs, chunks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from celonis_emulator.columns import (
+    DUCKDB_TYPES,
+    UNDECLARED_TEXT_CHARACTERS,
+    Column,
+    celonis_type,
+    folded,
+    quoted,
+)
+
+BOOKKEEPING_SCHEMA = "_celonis"
+OPEN_PATIENCE_SECONDS = 2.0
+# DuckDB would take 80 % of the machine; a test companion must leave room, and spills to disk.
+MEMORY_LIMIT = "600MB"
+
+_LENGTHS_TABLE = f"""
+CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.text_lengths (
+    schema_name VARCHAR, table_name VARCHAR, column_name VARCHAR, length_characters INTEGER
+)"""
+
+
+class DatabaseUnavailable(Exception):
+    """The file cannot be opened; the text is one sentence for people."""
+
+
+@dataclass(frozen=True)
+class PoolTable:
+    """A table or view of a pool's schema, named as it was created."""
+
+    schema: str
+    name: str
+    kind: str = "TABLE"
+
+    @property
+    def sql(self) -> str:
+        """The quoted, qualified name."""
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+
+def schema_name(pool_id: str, connection_id: str | None) -> str:
+    """Return the schema that holds the tables of a pool's connection (None: the global ones)."""
+    return pool_id if connection_id is None else f"{pool_id}_{connection_id}"
+
+
+def connect(
+    database: Path, *, read_only: bool = False, patience_seconds: float = OPEN_PATIENCE_SECONDS
+) -> duckdb.DuckDBPyConnection:
+    """Open the file; wait a little for a process that is about to let go of it.
+
+    Raises:
+        DatabaseUnavailable: another process holds it, or it is no DuckDB file.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return duckdb.connect(str(database), read_only=read_only)
+        except duckdb.Error as error:
+            holder = _holder(str(error))
+            if holder is None:
+                reason = str(error).splitlines()[0]
+                msg = f"The database {database} cannot be opened: {reason}"
+                raise DatabaseUnavailable(msg) from error
+            if time.monotonic() >= deadline:
+                msg = (
+                    f"The database {database} is held by {holder}; run `celonis-emulator serve` "
+                    "once and point base_url of every client at it, or use another database."
+                )
+                raise DatabaseUnavailable(msg) from error
+            time.sleep(0.05)
+
+
+def _holder(message: str) -> str | None:
+    """Return the process that a DuckDB message names as the holder of the file's lock."""
+    if "lock" not in message.lower() and "already open" not in message.lower():
+        return None
+    pid = re.search(r"PID (\d+)", message)
+    return f"process {pid.group(1)}" if pid else "another process"
+
+
+class Warehouse:
+    """One open database."""
+
+    def __init__(self, database: Path) -> None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = connect(database)
+        self._lock = threading.Lock()
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {BOOKKEEPING_SCHEMA}")
+        self._connection.execute(_LENGTHS_TABLE)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection of its own to the open database, for one thread."""
+        with self._lock:
+            cursor = self._connection.cursor()
+        cursor.execute("SET TimeZone = 'UTC'")
+        return cursor
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a cursor for one answer."""
+        cursor = self.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def checkpoint(self) -> None:
+        """Move the log into the file, so that closing is quick; skipped while others write."""
+        with contextlib.suppress(duckdb.Error), self.reading() as cursor:
+            cursor.execute("CHECKPOINT")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+
+def create_schema(cursor: duckdb.DuckDBPyConnection, schema: str) -> None:
+    """Make the schema of a pool or connection if it is not there."""
+    cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+
+
+def pool_tables(cursor: duckdb.DuckDBPyConnection, schema: str) -> list[PoolTable]:
+    """List the tables and views of a schema, by name."""
+    rows = cursor.execute(
+        "SELECT schema_name, table_name, 'TABLE' FROM duckdb_tables() "
+        "WHERE database_name = current_database() AND lower(schema_name) = lower(?) "
+        "UNION ALL SELECT schema_name, view_name, 'VIEW' FROM duckdb_views() "
+        "WHERE database_name = current_database() AND lower(schema_name) = lower(?) "
+        "AND NOT internal ORDER BY 2",
+        [schema, schema],
+    ).fetchall()
+    return [PoolTable(*row) for row in rows]
+
+
+def find_table(cursor: duckdb.DuckDBPyConnection, schema: str, name: str) -> PoolTable | None:
+    """Find a table by name, whatever its case."""
+    wanted = folded(name)
+    for table in pool_tables(cursor, schema):
+        if folded(table.name) == wanted:
+            return table
+    return None
+
+
+def table_columns(cursor: duckdb.DuckDBPyConnection, table: PoolTable) -> list[Column]:
+    """List the columns of a table in their order, with declared text lengths."""
+    lengths = dict(
+        cursor.execute(
+            f"SELECT column_name, length_characters FROM {BOOKKEEPING_SCHEMA}.text_lengths "
+            "WHERE schema_name = ? AND table_name = ?",
+            [table.schema, table.name],
+        ).fetchall()
+    )
+    columns = []
+    for name, duckdb_type in cursor.execute(
+        "SELECT column_name, data_type FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND schema_name = ? AND table_name = ? "
+        "ORDER BY column_index",
+        [table.schema, table.name],
+    ).fetchall():
+        # Other types come from SQL run by hand only; they are shown as text.
+        kind = celonis_type(duckdb_type) or "STRING"
+        length = lengths.get(name, UNDECLARED_TEXT_CHARACTERS) if kind == "STRING" else None
+        columns.append(Column(name, kind, length))
+    return columns
+
+
+def count_rows(cursor: duckdb.DuckDBPyConnection, table: PoolTable) -> int:
+    """Count the rows of a table."""
+    row = cursor.execute(f"SELECT count(*) FROM {table.sql}").fetchone()
+    return int(row[0]) if row else 0
+
+
+def create_table(
+    cursor: duckdb.DuckDBPyConnection, table: PoolTable, columns: list[Column]
+) -> None:
+    """Create an empty table and keep its text lengths."""
+    create_schema(cursor, table.schema)
+    spelled = ", ".join(f"{quoted(c.name)} {DUCKDB_TYPES[c.type]}" for c in columns)
+    cursor.execute(f"CREATE TABLE {table.sql} ({spelled})")
+    _forget_lengths(cursor, table)
+    for column in columns:
+        _keep_length(cursor, table, column)
+
+
+def drop_table(cursor: duckdb.DuckDBPyConnection, table: PoolTable) -> None:
+    """Drop a table or view, and forget its text lengths."""
+    cursor.execute(f"DROP {table.kind} {table.sql}")
+    _forget_lengths(cursor, table)
+
+
+def add_column(cursor: duckdb.DuckDBPyConnection, table: PoolTable, column: Column) -> None:
+    """Add a column, NULL in every row."""
+    spelled = f"{quoted(column.name)} {DUCKDB_TYPES[column.type]}"
+    cursor.execute(f"ALTER TABLE {table.sql} ADD COLUMN {spelled}")
+    _keep_length(cursor, table, column)
+
+
+def widen_column(cursor: duckdb.DuckDBPyConnection, table: PoolTable, column: Column) -> None:
+    """Keep a new declared length for a text column."""
+    cursor.execute(
+        f"DELETE FROM {BOOKKEEPING_SCHEMA}.text_lengths "
+        "WHERE schema_name = ? AND table_name = ? AND column_name = ?",
+        [table.schema, table.name, column.name],
+    )
+    _keep_length(cursor, table, column)
+
+
+def _keep_length(cursor: duckdb.DuckDBPyConnection, table: PoolTable, column: Column) -> None:
+    if column.length_characters is not None:
+        cursor.execute(
+            f"INSERT INTO {BOOKKEEPING_SCHEMA}.text_lengths VALUES (?, ?, ?, ?)",
+            [table.schema, table.name, column.name, column.length_characters],
+        )
+
+
+def _forget_lengths(cursor: duckdb.DuckDBPyConnection, table: PoolTable) -> None:
+    cursor.execute(
+        f"DELETE FROM {BOOKKEEPING_SCHEMA}.text_lengths "
+        "WHERE schema_name = ? AND lower(table_name) = lower(?)",
+        [table.schema, table.name],
+    )

@@ -1,0 +1,424 @@
+"""Records become Arrow record batches, column by column.
+
+Hides how a value's JSON text is read for each kind of column and what happens to values that do
+not fit. Guarantees: every record of a run is in the batch, in order; each value either is what the
+tap wrote, or followed one of ``RULES`` and is counted, or the run ends with an ``InputError`` that
+names stream, line, column and rule but not the value. Must not know: files, jobs, the network.
+
+Values are read from their own JSON text, so that numbers reach their column without a detour
+through another type and objects keep the tap's spelling.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from target_celonis import limits
+from target_celonis.errors import InputError
+from target_celonis.table import Column, Kind, TablePlan
+
+if TYPE_CHECKING:
+    from target_celonis.messages import RecordRun
+
+SLICE_ROWS = 1_000
+"""Records converted at a time: more of them fall out of the processor's cache."""
+
+RULES: dict[str, str] = {
+    "missing_as_null": "The record lacks the property; the column is null.",
+    "empty_text_as_null": "An empty text in a column of numbers, booleans or dates is null.",
+    "overflow_as_null": "A whole number beyond 64 bits is null.",
+    "not_finite_as_null": "NaN, an infinity, or a number beyond a double is null.",
+    "text_as_value": "A text that spells a number or a boolean is read as one.",
+    "number_as_boolean": "0 and 1 are read as false and true.",
+    "boolean_as_number": "False and true in a column of numbers are 0 and 1.",
+    "value_as_text": "A number, boolean, object or array in a text column is its JSON text.",
+    "date_time_as_date": "Of a date-time in a date column, the date is kept.",
+    "outside_data_model_years": "A date before the year 1400 is loaded; data models show null.",
+    "surrogate_replaced": "Half of a surrogate pair, which is no character, is U+FFFD.",
+    "unknown_property": "The record has a property that the SCHEMA lacks; it is not loaded.",
+}
+
+
+@dataclass
+class Notes:
+    """Which rules were applied how often.
+
+    Attributes:
+        counts: How often, by property name and rule (a key of ``RULES``).
+    """
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, property_name: str, rule: str, times: int = 1) -> None:
+        """Count a rule."""
+        if times:
+            self.counts[property_name, rule] += times
+
+
+class _MisfitError(Exception):
+    """A value that no rule covers.
+
+    Args:
+        index: Its place in the column.
+        reason: The rule that it breaks, to follow "the value".
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(index, reason)
+        self.index = index
+        self.reason = reason
+
+
+_decode_record = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_integer = msgspec.json.Decoder(int | None).decode
+_decode_float = msgspec.json.Decoder(float | None).decode
+_decode_boolean = msgspec.json.Decoder(bool | None).decode
+_decode_text = msgspec.json.Decoder(str | None).decode
+_decode_any = msgspec.json.Decoder().decode
+
+# The JSON text of one property in each record; None where the record lacks it.
+_Raws = Sequence[msgspec.Raw | None]
+_NULL = b"null"
+_REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, pa.ArrowInvalid)
+
+
+def convert(run: RecordRun, plan: TablePlan, notes: Notes) -> Iterator[Any]:
+    """Turn a run of records into record batches.
+
+    Args:
+        run: Records of the plan's stream.
+        plan: Says which columns there are.
+        notes: Takes the count of every rule applied.
+
+    Yields:
+        Record batches of ``plan.arrow_schema``, together one row for each record, in order.
+
+    Raises:
+        InputError: A key is null, or a value fits no rule.
+    """
+    notes.add("*", "not_finite_as_null", run.not_finite)
+    notes.add("*", "surrogate_replaced", run.surrogates)
+    for start in range(0, len(run.records), SLICE_ROWS):
+        end = start + SLICE_ROWS
+        yield _convert_slice(run.records[start:end], run.lines[start:end], plan, notes)
+
+
+def _convert_slice(
+    records: Sequence[bytes], lines: Sequence[int], plan: TablePlan, notes: Notes
+) -> Any:  # pyarrow ships no types
+    rows = []
+    for record, line in zip(records, lines, strict=True):
+        try:
+            rows.append(_decode_record(record))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise InputError("TC-INPUT-01", f"Line {line} is not JSON.") from None
+    arrays = []
+    properties_read = 0
+    for column in plan.columns:
+        name = column.property_name
+        raws = [row.get(name) for row in rows]
+        missing = raws.count(None)
+        properties_read += len(raws) - missing
+        notes.add(name, "missing_as_null", missing)
+        try:
+            array = _READERS[column.kind](raws, lambda rule, n=1, at=name: notes.add(at, rule, n))
+            if column.is_key and array.null_count:
+                raise _null_key(plan, column, array, lines)
+        except _MisfitError as misfit:
+            raise InputError(
+                "TC-INPUT-08",
+                f"Stream `{plan.stream}`, line {lines[misfit.index]}, column `{name}`: the value "
+                f"{misfit.reason}, but the SCHEMA declares it as {column.kind}.",
+                "Correct the type in the tap's catalog or schema.",
+            ) from None
+        arrays.append(array)
+    if sum(map(len, rows)) > properties_read:
+        known = {column.property_name for column in plan.columns}
+        for row in rows:
+            for name in row.keys() - known:
+                notes.add(name, "unknown_property")
+    return pa.RecordBatch.from_arrays(arrays, schema=plan.arrow_schema)
+
+
+def _null_key(plan: TablePlan, column: Column, array: Any, lines: Sequence[int]) -> InputError:
+    first = pc.index(array.is_null(), True).as_py()  # the value looked for
+    return InputError(
+        "TC-INPUT-07",
+        f"Stream `{plan.stream}`, line {lines[first]}: the key property "
+        f"`{column.property_name}` is null or missing.",
+        "A row without its key cannot be found again; name other `key_properties` under "
+        "`streams`, or use the load method `append-only`.",
+    )
+
+
+# --- one reader for each kind of column -------------------------------------------------------
+# Each tries the whole column at once; only what that refuses is read value by value.
+
+_Note = Callable[..., None]
+
+
+def _present(raws: _Raws) -> Iterable[bytes]:
+    return (_NULL if raw is None else bytes(raw) for raw in raws)
+
+
+def _read_integers(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        return pa.array([None if r is None else _decode_integer(r) for r in raws], pa.int64())
+    except _REFUSED:
+        values = [_integer(raw, i, note) for i, raw in enumerate(_present(raws))]
+        return pa.array(values, pa.int64())
+
+
+def _integer(raw: bytes, index: int, note: _Note) -> int | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    if text in ("true", "false") and not raw.startswith(b'"'):
+        note("boolean_as_number")
+        return int(text == "true")
+    if raw.startswith(b'"'):
+        if not text.strip():
+            note("empty_text_as_null")
+            return None
+        note("text_as_value")
+    try:
+        value = _whole(text.strip())
+    except ValueError:
+        raise _MisfitError(index, "is not a whole number") from None
+    if not -(2**63) <= value < 2**63:
+        note("overflow_as_null")
+        return None
+    return value
+
+
+_WHOLE = re.compile(r"([+-]?\d+)(?:\.0*)?(?:[eE]\+?(\d{1,3}))?")
+
+
+def _whole(text: str) -> int:
+    """Read a whole number, also as ``12.0`` or ``1.2e3``, exactly."""
+    match = _WHOLE.fullmatch(text)
+    if match:
+        return int(match.group(1) + "0" * int(match.group(2) or 0))
+    value = float(text)
+    if not value.is_integer():
+        raise ValueError(text)
+    return int(value)
+
+
+def _read_floats(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        return pa.array([None if r is None else _decode_float(r) for r in raws], pa.float64())
+    except _REFUSED:
+        values = [_float(raw, i, note) for i, raw in enumerate(_present(raws))]
+        return pa.array(values, pa.float64())
+
+
+def _float(raw: bytes, index: int, note: _Note) -> float | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    if text in ("true", "false") and not raw.startswith(b'"'):
+        note("boolean_as_number")
+        return float(text == "true")
+    if raw.startswith(b'"'):
+        if not text.strip():
+            note("empty_text_as_null")
+            return None
+        note("text_as_value")
+    try:
+        value = float(text)
+    except ValueError:
+        raise _MisfitError(index, "is not a number") from None
+    if value - value != 0.0:  # NaN or an infinity
+        note("not_finite_as_null")
+        return None
+    return value
+
+
+_TRUE = frozenset({"true", "t", "yes", "y", "1", "1.0"})
+_FALSE = frozenset({"false", "f", "no", "n", "0", "0.0"})
+
+
+def _read_booleans(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        return pa.array([None if r is None else _decode_boolean(r) for r in raws], pa.bool_())
+    except _REFUSED:
+        values = [_boolean(raw, i, note) for i, raw in enumerate(_present(raws))]
+        return pa.array(values, pa.bool_())
+
+
+def _boolean(raw: bytes, index: int, note: _Note) -> bool | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    word = text.strip().lower()
+    if raw.startswith(b'"'):
+        if not word:
+            note("empty_text_as_null")
+            return None
+        note("text_as_value")
+    elif word in ("0", "1", "0.0", "1.0"):
+        note("number_as_boolean")
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise _MisfitError(index, "is not true or false")
+
+
+def _plain(raw: bytes, index: int) -> str | None:
+    """Return a value's text: of a text what it says, of a number or boolean its JSON."""
+    if raw == _NULL:
+        return None
+    try:
+        return str(_decode_any(raw)) if raw.startswith(b'"') else raw.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise _MisfitError(index, "is not valid UTF-8") from None
+
+
+def _read_texts(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        return pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
+    except _REFUSED:
+        values = []
+        for index, raw in enumerate(_present(raws)):
+            values.append(_plain(raw, index))
+            if raw != _NULL and not raw.startswith(b'"'):
+                note("value_as_text")
+        return pa.array(values, pa.string())
+
+
+def _read_json(raws: _Raws, _note: _Note) -> Any:  # one form for all readers
+    texts = []
+    for index, raw in enumerate(_present(raws)):
+        try:
+            texts.append(None if raw == _NULL else raw.decode())
+        except UnicodeDecodeError:
+            raise _MisfitError(index, "is not valid UTF-8") from None
+    return pa.array(texts, pa.string())
+
+
+_UTC_MICROSECONDS = pa.timestamp("us", "UTC")
+_FIRST_YEAR = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
+_FIRST_ENGINE_YEAR = dt.datetime(limits.ENGINE_FIRST_YEAR, 1, 1, tzinfo=dt.UTC)
+
+
+def _read_datetimes(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
+    array = _read_datetimes_at_once(raws)
+    if array is None:
+        values = [_datetime(raw, i, note) for i, raw in enumerate(_present(raws))]
+        array = pa.array(values, _UTC_MICROSECONDS)
+    _note_early(array, pa.scalar(_FIRST_ENGINE_YEAR, _UTC_MICROSECONDS), note)
+    return array
+
+
+def _read_datetimes_at_once(raws: _Raws) -> Any | None:  # pyarrow ships no types
+    """Cast the column at once; None when a value needs a closer look."""
+    try:
+        texts = pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
+    except _REFUSED:
+        return None
+    for unzoned in (False, True):  # Arrow takes a column with zones or one without, not a mixture
+        try:
+            array = texts.cast(pa.timestamp("us") if unzoned else _UTC_MICROSECONDS)
+        except pa.ArrowInvalid:
+            continue
+        array = array.cast(_UTC_MICROSECONDS)
+        earliest = pc.min(array).cast(pa.int64()).as_py()
+        if earliest is not None and earliest < _MICROSECONDS_OF_YEAR_1:
+            return None
+        return array
+    return None
+
+
+_MICROSECONDS_OF_YEAR_1 = pa.scalar(_FIRST_YEAR, _UTC_MICROSECONDS).cast(pa.int64()).as_py()
+_DATETIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?)?"
+    r"\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?(?:\+00:00|Z)?"
+)
+
+
+def _datetime(raw: bytes, index: int, note: _Note) -> dt.datetime | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    if raw.startswith(b'"') and not text.strip():
+        note("empty_text_as_null")
+        return None
+    match = _DATETIME.fullmatch(text.strip()) if raw.startswith(b'"') else None
+    if match is None:
+        raise _MisfitError(index, "is not a date-time as in 2024-05-31T12:34:56Z")
+    day, time, fraction, zone = match.groups()
+    fraction = f".{fraction[:6]:0<6}" if fraction else ""
+    zone = "+00:00" if zone is None or zone[0] not in "+-" else zone
+    if time is not None and len(time) == len("12:34"):
+        time += ":00"
+    try:
+        return dt.datetime.fromisoformat(f"{day}T{time or '00:00:00'}{fraction}{zone}").astimezone(
+            dt.UTC
+        )
+    except (ValueError, OverflowError):
+        raise _MisfitError(index, "is not a date-time of the years 1 to 9999") from None
+
+
+_DATE_FIRST_ENGINE_YEAR = pa.scalar(dt.date(limits.ENGINE_FIRST_YEAR, 1, 1), pa.date32())
+_DAYS_OF_YEAR_1 = (dt.date(1, 1, 1) - dt.date(1970, 1, 1)).days
+
+
+def _read_dates(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        texts = [None if r is None else _decode_text(r) for r in raws]
+        array = pa.array(texts, pa.string()).cast(pa.date32())
+        earliest = pc.min(array).cast(pa.int32()).as_py()
+        bulk = earliest is None or earliest >= _DAYS_OF_YEAR_1
+    except _REFUSED:
+        bulk = False
+    if not bulk:
+        values = [_date(raw, i, note) for i, raw in enumerate(_present(raws))]
+        array = pa.array(values, pa.date32())
+    _note_early(array, _DATE_FIRST_ENGINE_YEAR, note)
+    return array
+
+
+def _date(raw: bytes, index: int, note: _Note) -> dt.date | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    text = text.strip()
+    if raw.startswith(b'"') and not text:
+        note("empty_text_as_null")
+        return None
+    try:
+        if _DATETIME.fullmatch(text) is None:
+            raise ValueError
+        value = dt.date.fromisoformat(text[:10])
+    except ValueError:
+        raise _MisfitError(index, "is not a date as in 2024-05-31") from None
+    if len(text) > len("2024-05-31"):
+        note("date_time_as_date")
+    return value
+
+
+def _note_early(array: Any, first: Any, note: _Note) -> None:  # pyarrow
+    early = pc.sum(pc.less(array, first)).as_py() or 0
+    note("outside_data_model_years", early)
+
+
+_READERS: dict[Kind, Callable[[_Raws, _Note], Any]] = {
+    Kind.INTEGER: _read_integers,
+    Kind.FLOAT: _read_floats,
+    Kind.BOOLEAN: _read_booleans,
+    Kind.TEXT: _read_texts,
+    Kind.JSON: _read_json,
+    Kind.DATETIME: _read_datetimes,
+    Kind.DATE: _read_dates,
+}

@@ -1,0 +1,60 @@
+"""Which state is safe to release: the bookkeeping behind "state after data".
+
+Guarantees: ``take_safe`` returns the newest state before which every record was settled, and each
+state at most once; memory grows with the number of open tables, not with the number of states.
+Pure. Must not know: files, jobs, the form of a state.
+
+A table is *pending* from the sequence number of its first record that no finished push holds. A
+state is safe exactly when no pending table has a smaller number; an idle stream holds nobody back.
+"""
+
+from __future__ import annotations
+
+
+class StateLedger:
+    """States and pending tables, by sequence number."""
+
+    def __init__(self) -> None:
+        self._pending: dict[object, int] = {}
+        # Between two starting points of pending tables only the newest state can matter: the
+        # others become safe at the same moment.
+        self._states: list[tuple[int, bytes]] = []
+        self._newest_start = 0
+
+    def pend(self, token: object, sequence: int) -> None:
+        """Note that records from ``sequence`` on are not settled.
+
+        Args:
+            token: Stands for one table and checkpoint.
+            sequence: Of its first record; not below any number noted before.
+        """
+        self._pending.setdefault(token, sequence)
+        self._newest_start = max(self._newest_start, sequence)
+
+    def settle(self, token: object) -> None:
+        """Note that the records behind ``token`` are loaded or counted out."""
+        self._pending.pop(token, None)
+
+    def add_state(self, sequence: int, state: bytes) -> None:
+        """Take a state that was read at ``sequence``."""
+        if self._states and self._states[-1][0] > self._newest_start:
+            self._states.pop()
+        self._states.append((sequence, state))
+
+    def take_safe(self) -> bytes | None:
+        """Return the newest safe state that was not returned before; None when there is none."""
+        first_pending = min(self._pending.values(), default=None)
+        safe: bytes | None = None
+        while self._states and (first_pending is None or self._states[0][0] < first_pending):
+            safe = self._states.pop(0)[1]
+        return safe
+
+    def holds_back(self) -> bool:
+        """Return whether a state waits for records to be settled."""
+        return bool(self._states)
+
+    def first_pending(self) -> object | None:
+        """Return the token that holds states back the longest; None when nothing is pending."""
+        if not self._pending:
+            return None
+        return min(self._pending, key=lambda token: self._pending[token])

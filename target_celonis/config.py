@@ -1,0 +1,565 @@
+"""Settings, parsed once into frozen objects.
+
+Hides where a setting comes from (files, environment, default), how it is spelled there, and which
+values it may take. Guarantees: what leaves here is complete, typed and checked; every fault is one
+``SettingsError`` that names the setting, never its value when it is a secret. Nothing after this
+reads a configuration dict or the environment. Must not know: what a setting is used for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import itertools
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from target_celonis.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EMBEDDED = "embedded"
+EMBEDDED_POOL_ID = "local"
+ENVIRONMENT_PREFIX = "TARGET_CELONIS_"
+_POOL_PATH_MARKERS = ("pools", "data-pools")
+
+
+class LoadMethod(StrEnum):
+    """How a stream's records reach its table."""
+
+    UPSERT = "upsert"
+    APPEND_ONLY = "append-only"
+    OVERWRITE = "overwrite"
+
+
+class Secret:
+    """A text that shows itself only on demand.
+
+    Args:
+        text: What is to be kept out of logs, errors and reprs.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text, for the one header that needs it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        """Return a mask."""
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> str:
+        """Refuse to be pickled."""
+        raise TypeError("a Secret is not pickled")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as users see it: the source of the parser, ``--about`` and the documents.
+
+    Attributes:
+        name: Its key in a configuration file.
+        kind: ``string``, ``integer``, ``number``, ``boolean`` or ``array``.
+        description: One or two sentences.
+        default: The value when none is given; None means there is none.
+        options: The only values allowed, if limited.
+        minimum: The least value, for numbers.
+        maximum: The greatest value, for numbers.
+        secret: Whether the value must never be shown.
+        required: Whether a run cannot do without.
+    """
+
+    name: str
+    kind: str
+    description: str
+    default: Any = None
+    options: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    secret: bool = False
+    required: bool = False
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return this setting as a property of a JSON schema."""
+        schema: dict[str, Any] = {
+            "type": [self.kind, "null"],
+            "title": self.name.replace("_", " ").capitalize(),
+            "description": self.description,
+        }
+        if self.kind == "array":
+            schema["items"] = {"type": "object"}
+        if self.default is not None:
+            schema["default"] = self.default
+        if self.options:
+            schema["enum"] = [*self.options, None]
+        if self.minimum is not None:
+            schema["minimum"] = self.minimum
+        if self.maximum is not None:
+            schema["maximum"] = self.maximum
+        if self.secret:
+            schema["secret"] = True
+            schema["writeOnly"] = True
+        return schema
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "base_url",
+        "string",
+        "Address of the Celonis team, https://TEAM.REALM.celonis.cloud, or `embedded`: a local "
+        "Celonis emulator is run for this run.",
+        required=True,
+    ),
+    Setting(
+        "embedded_database",
+        "string",
+        "DuckDB file that the embedded emulator keeps its tables in.",
+        default="celonis.duckdb",
+    ),
+    Setting(
+        "data_pool_id",
+        "string",
+        "Id of the data pool, or the address the browser shows when the pool is open. The "
+        "embedded emulator makes the pool (`local` when none is named).",
+    ),
+    Setting(
+        "connection_id",
+        "string",
+        "Id of the data connection to push into; without it the tables are made in the pool's "
+        "global schema.",
+    ),
+    Setting(
+        "auth_method",
+        "string",
+        "Kind of the key: `api_key` (a user's), `app_key` (an application's), or `auto`, which "
+        "finds out.",
+        default="auto",
+        options=("auto", "api_key", "app_key"),
+    ),
+    Setting("api_key", "string", "User API key or application key.", secret=True),
+    Setting(
+        "data_push_prefix",
+        "string",
+        "Path before /api/v1/data-push, or `auto`: the current one, then the older one.",
+        default="auto",
+    ),
+    Setting(
+        "load_method",
+        "string",
+        "`upsert`: a record replaces the row with its key (streams without keys append). "
+        "`append-only`: each record becomes a row. `overwrite`: the stream replaces its table.",
+        default="upsert",
+        options=tuple(LoadMethod),
+    ),
+    Setting(
+        "table_name",
+        "string",
+        "Name of a stream's table; `{stream}` stands for the stream's name.",
+        default="{stream}",
+    ),
+    Setting(
+        "streams",
+        "array",
+        "Rules for single streams, the first that matches counts: objects with `match` (a "
+        "pattern with * and ?) and any of `table`, `load_method`, `key_properties`, "
+        "`trust_end_of_input`.",
+        default=[],
+    ),
+    Setting(
+        "trust_end_of_input",
+        "boolean",
+        "Take the end of the input as proof that an overwritten stream was read to its end. Only "
+        "for taps that print neither `currently_syncing` nor ACTIVATE_VERSION.",
+        default=False,
+    ),
+    Setting(
+        "create_missing_table",
+        "string",
+        "How a table that is not there yet is made: by the ordinary `delta` push, or by a first "
+        "`replace` push.",
+        default="delta",
+        options=("delta", "replace"),
+    ),
+    Setting(
+        "timestamp_encoding",
+        "string",
+        "Parquet encoding of date-times: `int96` (microseconds) or `millis`.",
+        default="int96",
+        options=("int96", "millis"),
+    ),
+    Setting(
+        "chunk_size_mb",
+        "integer",
+        "Size of the Parquet chunks, in megabytes.",
+        default=100,
+        minimum=1,
+        maximum=950,
+    ),
+    Setting(
+        "checkpoint_interval_minutes",
+        "number",
+        "Push what was read and release its state after this many minutes, while reading goes "
+        "on; 0 = only at the end. Overwritten streams are pushed at the end in any case.",
+        default=30,
+        minimum=0,
+    ),
+    Setting(
+        "memory_limit_mb",
+        "integer",
+        "Upper bound for all buffers together, in megabytes.",
+        default=400,
+        minimum=64,
+    ),
+    Setting(
+        "spool_dir",
+        "string",
+        "Directory where chunks wait until they are loaded; default: one of the user's own in "
+        "the directory for temporary files.",
+    ),
+    Setting(
+        "parallel_uploads",
+        "integer",
+        "Chunks that are uploaded at the same time.",
+        default=4,
+        minimum=1,
+        maximum=32,
+    ),
+    Setting(
+        "wait_timeout_minutes",
+        "number",
+        "How long one push job may take once it was executed.",
+        default=120,
+        minimum=0.01,
+    ),
+    Setting(
+        "signal_grace_seconds",
+        "number",
+        "After SIGTERM or SIGINT: how long to wait for a push job that was executed already.",
+        default=20,
+        minimum=0,
+    ),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_RULE_KEYS = ("match", "table", "load_method", "key_properties", "trust_end_of_input")
+
+
+@dataclass(frozen=True)
+class StreamRule:
+    """What the configuration says of the streams that ``match`` fits."""
+
+    match: str
+    table: str | None = None
+    load_method: LoadMethod | None = None
+    key_properties: tuple[str, ...] | None = None
+    trust_end_of_input: bool | None = None
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """The settings of one stream, rules applied."""
+
+    stream: str
+    table: str
+    load_method: LoadMethod
+    key_properties: tuple[str, ...] | None
+    trust_end_of_input: bool
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings, typed. Sizes in bytes, times in seconds; see ``SETTINGS`` for meanings."""
+
+    base_url: str
+    embedded_database: Path
+    data_pool_id: str
+    connection_id: str | None
+    auth_method: str
+    api_key: Secret | None
+    data_push_prefix: str | None
+    load_method: LoadMethod
+    table_name: str
+    streams: tuple[StreamRule, ...]
+    trust_end_of_input: bool
+    create_missing_table: str
+    timestamp_encoding: str
+    chunk_size_bytes: int
+    checkpoint_interval_seconds: float
+    memory_limit_bytes: int
+    spool_dir: Path | None
+    parallel_uploads: int
+    wait_timeout_seconds: float
+    signal_grace_seconds: float
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this run brings its own Celonis."""
+        return self.base_url == EMBEDDED
+
+    def for_stream(self, stream: str) -> StreamSettings:
+        """Apply the first rule that matches ``stream``."""
+        rule = next((r for r in self.streams if fnmatch.fnmatchcase(stream, r.match)), None)
+        rule = rule or StreamRule(match="*")
+        template = rule.table or self.table_name
+        trusted = rule.trust_end_of_input
+        return StreamSettings(
+            stream=stream,
+            table=template.replace("{stream}", stream),
+            load_method=rule.load_method or self.load_method,
+            key_properties=rule.key_properties,
+            trust_end_of_input=self.trust_end_of_input if trusted is None else trusted,
+        )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the settings as a JSON schema, for ``--about``."""
+    return {
+        "type": "object",
+        "properties": {setting.name: setting.json_schema() for setting in SETTINGS},
+    }
+
+
+def read_files(paths: Sequence[str]) -> dict[str, Any]:
+    """Read configuration files; later ones win.
+
+    Args:
+        paths: Files; ``ENV`` is skipped, since the environment is always read.
+
+    Raises:
+        SettingsError: A file is missing, unreadable, or no JSON object.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        if path == "ENV":
+            continue
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            reason = error.strerror or "it cannot be read"
+            raise SettingsError(
+                "TC-SETTINGS-01",
+                f"The configuration file {path} cannot be read: {reason}.",
+                "Give the path of a JSON file to --config.",
+            ) from None
+        except ValueError as error:
+            place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+            raise SettingsError(
+                "TC-SETTINGS-01", f"The configuration file {path} is not valid JSON{place}."
+            ) from None
+        if not isinstance(content, dict):
+            raise SettingsError(
+                "TC-SETTINGS-01", f"The configuration file {path} does not hold a JSON object."
+            )
+        merged |= content
+    return merged
+
+
+def parse(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
+    """Turn files' content and environment into a ``Config``.
+
+    Args:
+        values: Settings by name, as read from files; these win.
+        environment: ``TARGET_CELONIS_<NAME>`` is looked up for every setting; other names are
+            ignored, since Meltano exports variables of its own.
+
+    Raises:
+        SettingsError: A name is unknown, or a value is missing or of the wrong kind.
+    """
+    for name in values:
+        if name not in _BY_NAME:
+            near = difflib.get_close_matches(name, _BY_NAME, n=1)
+            hint = f"Did you mean `{near[0]}`?" if near else "See --about for the settings."
+            raise SettingsError("TC-SETTINGS-02", f"The setting `{name}` is not known.", hint)
+    given = {setting.name: _value_of(setting, values, environment) for setting in SETTINGS}
+    for setting in SETTINGS:
+        if setting.required and given[setting.name] is None:
+            raise SettingsError(
+                "TC-SETTINGS-04",
+                f"The setting `{setting.name}` is missing.",
+                f"Put it into the file given to --config, or set "
+                f"{ENVIRONMENT_PREFIX}{setting.name.upper()}.",
+            )
+    base_url = _base_url(given["base_url"])
+    if base_url == EMBEDDED:
+        given["data_pool_id"] = given["data_pool_id"] or EMBEDDED_POOL_ID
+    for name in ("data_pool_id", "api_key"):
+        if base_url != EMBEDDED and not given[name]:
+            raise SettingsError(
+                "TC-SETTINGS-04",
+                f"The setting `{name}` is missing.",
+                f"Set it, or {ENVIRONMENT_PREFIX}{name.upper()}; with `base_url: embedded` the "
+                "target runs without a Celonis.",
+            )
+    return Config(
+        base_url=base_url,
+        embedded_database=Path(given["embedded_database"]),
+        data_pool_id=_pool_id(given["data_pool_id"]),
+        connection_id=given["connection_id"],
+        auth_method=given["auth_method"],
+        api_key=Secret(given["api_key"]) if given["api_key"] else None,
+        data_push_prefix=_prefix(given["data_push_prefix"]),
+        load_method=LoadMethod(given["load_method"]),
+        table_name=given["table_name"],
+        streams=tuple(_stream_rule(rule, index) for index, rule in enumerate(given["streams"])),
+        trust_end_of_input=given["trust_end_of_input"],
+        create_missing_table=given["create_missing_table"],
+        timestamp_encoding=given["timestamp_encoding"],
+        chunk_size_bytes=given["chunk_size_mb"] * 1_000_000,
+        checkpoint_interval_seconds=given["checkpoint_interval_minutes"] * 60.0,
+        memory_limit_bytes=given["memory_limit_mb"] * 1_000_000,
+        spool_dir=Path(given["spool_dir"]) if given["spool_dir"] else None,
+        parallel_uploads=given["parallel_uploads"],
+        wait_timeout_seconds=given["wait_timeout_minutes"] * 60.0,
+        signal_grace_seconds=given["signal_grace_seconds"],
+    )
+
+
+def _value_of(
+    setting: Setting, values: Mapping[str, Any], environment: Mapping[str, str]
+) -> Any:  # a setting is of any kind
+    if values.get(setting.name) is not None:
+        return _checked(setting, values[setting.name])
+    text = environment.get(ENVIRONMENT_PREFIX + setting.name.upper(), "")
+    if text:
+        return _checked(setting, _from_text(setting, text))
+    return setting.default
+
+
+def _from_text(setting: Setting, text: str) -> Any:  # a setting is of any kind
+    if setting.kind == "string":
+        return text
+    if setting.kind == "boolean":
+        word = text.strip().lower()
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
+            word, text
+        )
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+}
+_ARTICLES = {"integer": "a whole number", "array": "a list", "boolean": "true or false"}
+
+
+def _checked(setting: Setting, value: Any) -> Any:  # a setting is of any kind
+    """Return ``value`` when it is of the setting's kind and within its bounds."""
+    wanted = _ARTICLES.get(setting.kind, f"a {setting.kind}")
+    if setting.kind == "integer" and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    right_kind = isinstance(value, _KINDS[setting.kind])
+    if isinstance(value, bool) and setting.kind != "boolean":
+        right_kind = False
+    if not right_kind:
+        raise SettingsError("TC-SETTINGS-03", f"The setting `{setting.name}` must be {wanted}.")
+    if setting.options and value not in setting.options:
+        choices = ", ".join(f"`{option}`" for option in setting.options)
+        raise SettingsError(
+            "TC-SETTINGS-03", f"The setting `{setting.name}` must be one of {choices}."
+        )
+    if setting.minimum is not None and value < setting.minimum:
+        raise SettingsError(
+            "TC-SETTINGS-03", f"The setting `{setting.name}` must be at least {setting.minimum:g}."
+        )
+    if setting.maximum is not None and value > setting.maximum:
+        raise SettingsError(
+            "TC-SETTINGS-03", f"The setting `{setting.name}` must be at most {setting.maximum:g}."
+        )
+    return value
+
+
+def _base_url(text: str) -> str:
+    """Return scheme and host of any pasted Celonis address."""
+    if text.strip().lower() == EMBEDDED:
+        return EMBEDDED
+    parts = urlsplit(text.strip() if "://" in text else f"https://{text.strip()}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise SettingsError(
+            "TC-SETTINGS-03",
+            "The setting `base_url` is not an address.",
+            "It looks like https://TEAM.REALM.celonis.cloud.",
+        )
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise SettingsError(
+            "TC-SETTINGS-03",
+            "The setting `base_url` must begin with https://; plain http is for this machine only.",
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether ``host`` is this machine."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _pool_id(text: str) -> str:
+    """Return the id out of an id or a pool's address in the browser."""
+    if "/" not in text:
+        return text
+    parts = [part for part in urlsplit(text).path.split("/") if part]
+    parts += [part for part in urlsplit(text).fragment.split("/") if part]
+    for marker, following in itertools.pairwise(parts):
+        if marker in _POOL_PATH_MARKERS:
+            return following
+    raise SettingsError(
+        "TC-SETTINGS-03",
+        "The setting `data_pool_id` holds an address without a pool's id.",
+        "Open the data pool in Celonis and copy the address, or the id that follows /pools/ in it.",
+    )
+
+
+def _prefix(text: str) -> str | None:
+    """Return the Data Push prefix with a leading and no trailing slash; None for ``auto``."""
+    return None if text == "auto" else "/" + text.strip("/")
+
+
+def _stream_rule(rule: Any, index: int) -> StreamRule:  # unchecked JSON
+    where = f"`streams[{index}]`"
+    if not isinstance(rule, dict) or not isinstance(rule.get("match"), str):
+        raise SettingsError("TC-SETTINGS-03", f"{where} must be an object with a `match` pattern.")
+    for key in rule:
+        if key not in _RULE_KEYS:
+            near = difflib.get_close_matches(key, _RULE_KEYS, n=1)
+            hint = f"Did you mean `{near[0]}`?" if near else ""
+            raise SettingsError("TC-SETTINGS-02", f"{where} holds the unknown key `{key}`.", hint)
+    table, keys = rule.get("table"), rule.get("key_properties")
+    method, trusted = rule.get("load_method"), rule.get("trust_end_of_input")
+    if table is not None and (not isinstance(table, str) or not table):
+        raise SettingsError("TC-SETTINGS-03", f"`table` in {where} must be a text.")
+    if method is not None and method not in tuple(LoadMethod):
+        choices = ", ".join(f"`{option}`" for option in LoadMethod)
+        raise SettingsError("TC-SETTINGS-03", f"`load_method` in {where} must be one of {choices}.")
+    if keys is not None and not (
+        isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    ):
+        raise SettingsError(
+            "TC-SETTINGS-03", f"`key_properties` in {where} must be a list of names."
+        )
+    if trusted is not None and not isinstance(trusted, bool):
+        raise SettingsError(
+            "TC-SETTINGS-03", f"`trust_end_of_input` in {where} must be true or false."
+        )
+    return StreamRule(
+        match=rule["match"],
+        table=table,
+        load_method=None if method is None else LoadMethod(method),
+        key_properties=None if keys is None else tuple(keys),
+        trust_end_of_input=trusted,
+    )

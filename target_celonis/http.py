@@ -1,0 +1,440 @@
+"""Requests to Celonis that end in one of three ways: done, refused, or not known.
+
+Hides the session, connection pooling, retries and their waits, the shapes of error bodies, and how
+a file becomes a multipart body without being read into memory. Guarantees: GET and DELETE are
+repeated, a POST only after 429 or when the connection was never made; a body is rewound first; a
+POST whose answer was lost raises ``OutcomeUnknownError``; redirects are not followed, so that the
+key reaches no other host; cookies are not kept; what is waited for is logged once. Must not know:
+which paths there are, or what a body means.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from urllib.parse import urlsplit
+
+import backoff
+import msgspec
+import requests
+import requests.adapters
+import requests.auth
+import urllib3.exceptions
+
+from target_celonis import limits
+from target_celonis.clock import Clock, StoppedError
+from target_celonis.config import is_loopback
+from target_celonis.errors import AccessError, OutcomeUnknownError, RemoteError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+logger = logging.getLogger("target-celonis")
+
+_SECONDS_OF_HOUR = 3600.0
+_READ_BYTES = 1 << 18
+_GATEWAY = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
+"""Answers that may come from something before Celonis: a POST may have been carried out."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        status: HTTP status.
+        body: At most ``limits.ANSWER_LIMIT_BYTES`` of it.
+        waited_seconds: Time spent waiting between tries.
+        told_pause_seconds: The pause that a 429 asks for, if it names one.
+    """
+
+    status: int
+    body: bytes
+    waited_seconds: float = 0.0
+    told_pause_seconds: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was done."""
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
+
+    def json(self) -> Any:  # the caller checks the form
+        """Return the body's JSON.
+
+        Raises:
+            RemoteError: The body is none.
+        """
+        try:
+            return msgspec.json.decode(self.body)
+        except ValueError:
+            raise RemoteError(
+                "TC-REMOTE-05",
+                f"Celonis answered with status {self.status} and a body that is not JSON.",
+                "Check that `base_url` is the address of a Celonis team.",
+            ) from None
+
+    def explanation(self) -> str:
+        """Return what an error body says, in any of the shapes that Celonis uses."""
+        try:
+            content = msgspec.json.decode(self.body)
+        except ValueError:
+            return ""
+        if not isinstance(content, dict):
+            return ""
+        errors = content.get("errors")
+        if isinstance(errors, list):
+            found = [str(e.get("error", "")) for e in errors if isinstance(e, dict)]
+            return "; ".join(text for text in found if text)[:500]
+        names = ("message", "detail", "errorInformation", "error", "title")
+        text = next((str(content[n]) for n in names if isinstance(content.get(n), str)), "")
+        reference = content.get("reference")
+        return (f"{text} (reference {reference})" if reference else text)[:500]
+
+
+class FilePart:
+    """A multipart body of one file, read from disk piece by piece.
+
+    Args:
+        path: The file.
+        name: Name of the form's field, also sent as the file's name.
+    """
+
+    def __init__(self, path: Path, name: str = "file") -> None:
+        boundary = "target-celonis-chunk-boundary-7d1f0c55a2"
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self._path = path
+        self._head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        self._tail = f"\r\n--{boundary}--\r\n".encode()
+
+    def open(self) -> _Body:
+        """Return the body from its beginning."""
+        return _Body(self._head, self._path.open("rb"), self._tail, self._path.stat().st_size)
+
+
+class _Body:
+    """A file-like body with a known length, as ``requests`` streams it."""
+
+    def __init__(self, head: bytes, file: BinaryIO, tail: bytes, file_bytes: int) -> None:
+        self._file = file
+        self._parts: list[BinaryIO] = [io.BytesIO(head), file, io.BytesIO(tail)]
+        self._length = len(head) + file_bytes + len(tail)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, none at the end; more than asked for, in few large reads."""
+        while self._parts:
+            data = self._parts[0].read(max(size, _READ_BYTES))
+            if data:
+                return data
+            self._parts.pop(0)
+        return b""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Http:
+    """A session with one Celonis team.
+
+    Args:
+        base_url: Scheme and host.
+        clock: For the waits between tries.
+        parallel: Connections that are kept open.
+    """
+
+    def __init__(self, base_url: str, clock: Clock, parallel: int) -> None:
+        self.base_url = base_url
+        self._clock = clock
+        self._session = requests.Session()
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers["User-Agent"] = "target-celonis"
+        if is_loopback(urlsplit(base_url).hostname or ""):
+            self._session.trust_env = False  # no proxy stands between this machine and itself
+        adapter = requests.adapters.HTTPAdapter(pool_connections=2, pool_maxsize=parallel + 4)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        self._said: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Return the session, to be closed behind."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def authorize(self, auth: requests.auth.AuthBase) -> None:
+        """Sign every request from now on; also keeps ``.netrc`` from doing so."""
+        self._session.auth = auth
+
+    def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+        """GET, repeated as need be; any other answer is returned, good or not."""
+        return self._send(_Request("GET", path, params))
+
+    def delete(self, path: str) -> Answer:
+        """DELETE, repeated as need be; any other answer is returned, good or not."""
+        return self._send(_Request("DELETE", path))
+
+    def post(
+        self,
+        path: str,
+        *,
+        json: Any = None,
+        file: FilePart | None = None,
+        retry_rate_limit: bool = True,
+    ) -> Answer:
+        """POST, repeated only where it surely was not done.
+
+        Args:
+            path: Path on the host.
+            json: Body as JSON.
+            file: Or a file.
+            retry_rate_limit: Whether to wait after 429; else that answer is returned.
+
+        Raises:
+            OutcomeUnknownError: The request was sent and no usable answer came.
+        """
+        return self._send(_Request("POST", path, None, json, file, retry_rate_limit))
+
+    def _send(self, request: _Request) -> Answer:
+        """Send until there is an answer to return."""
+        attempts = _Attempts(request, self._clock)
+        waited = 0.0
+        while True:
+            try:
+                answer = self._once(request)
+            except requests.RequestException as error:
+                retry = attempts.after_no_answer(error)
+                if retry is None:
+                    raise self._unreachable(error) from None
+            else:
+                retry = attempts.after_answer(answer)
+                if retry is None:
+                    return replace(answer, waited_seconds=waited)
+            pause, reason = retry
+            self._say(request, f"{reason}, trying again in {pause:.1f} s")
+            waited += pause
+            if self._clock.wait(pause):
+                raise StoppedError
+
+    def _once(self, request: _Request) -> Answer:
+        """Send once."""
+        body = request.file.open() if request.file else None
+        headers = {"Content-Type": request.file.content_type} if request.file else {}
+        try:
+            with self._session.request(
+                request.method,
+                self.base_url + request.path,
+                params=request.params,
+                data=body,
+                json=request.json,
+                headers=headers,
+                timeout=(limits.CONNECT_TIMEOUT_SECONDS, limits.READ_TIMEOUT_SECONDS),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                content = bytearray()
+                for piece in response.iter_content(1 << 16):
+                    content += piece
+                    if len(content) > limits.ANSWER_LIMIT_BYTES:
+                        break
+                return Answer(
+                    status=response.status_code,
+                    body=bytes(content),
+                    told_pause_seconds=told_pause_seconds(response.headers),
+                )
+        finally:
+            if body:
+                body.close()
+
+    def _say(self, request: _Request, what: str) -> None:
+        """Log a wait: for one path as a warning once, then for the curious."""
+        with self._lock:
+            said = str(request) in self._said
+            self._said.add(str(request))
+        logger.log(logging.DEBUG if said else logging.WARNING, "%s: %s.", request, what)
+
+    def _unreachable(self, error: requests.RequestException) -> RemoteError:
+        if isinstance(error, requests.exceptions.SSLError):
+            return RemoteError(
+                "TC-REMOTE-01",
+                f"The certificate of {self.base_url} cannot be verified.",
+                "If your network has a certificate authority of its own, name its bundle in the "
+                "environment variable REQUESTS_CA_BUNDLE.",
+            )
+        return RemoteError(
+            "TC-REMOTE-01",
+            f"Nothing answers at {self.base_url} after {limits.RETRY_TRIES} tries.",
+            "Check `base_url`, the network and its proxy.",
+        )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One request, ready to be sent any number of times."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] | None = None
+    json: Any = None
+    file: FilePart | None = None
+    retry_rate_limit: bool = True
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether doing it twice is the same as doing it once."""
+        return self.method != "POST"
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+class _Attempts:
+    """Says after each try of a request whether to try again, when, and why.
+
+    Args:
+        request: The request.
+        clock: For the time until the next full hour.
+    """
+
+    def __init__(self, request: _Request, clock: Clock) -> None:
+        self._request = request
+        self._clock = clock
+        self._pauses = backoff.expo(base=2, factor=0.5, max_value=limits.RETRY_LONGEST_SECONDS)
+        next(self._pauses)  # the generator yields nothing of use first
+        self._tries = 0
+        self._rate_limited = 0
+
+    def _next(self, reason: str) -> tuple[float, str] | None:
+        self._tries += 1
+        if self._tries >= limits.RETRY_TRIES:
+            return None
+        return backoff.full_jitter(next(self._pauses)), reason
+
+    def after_no_answer(self, error: requests.RequestException) -> tuple[float, str] | None:
+        """Return pause and reason of the next try; None when there is none.
+
+        Raises:
+            OutcomeUnknownError: It may have been done, and must not be done twice.
+        """
+        if _never_sent(error):
+            return self._next("no connection")
+        if self._request.repeatable:
+            return self._next("no answer")
+        raise _unknown(self._request)
+
+    def after_answer(self, answer: Answer) -> tuple[float, str] | None:
+        """Return pause and reason of the next try; None when the answer is to be returned.
+
+        Raises:
+            OutcomeUnknownError: The answer does not say whether it was done.
+        """
+        status = answer.status
+        if status == HTTPStatus.TOO_MANY_REQUESTS and self._request.retry_rate_limit:
+            self._rate_limited += 1
+            if self._rate_limited > limits.RATE_LIMIT_TRIES:
+                return None
+            pause = rate_limit_pause(answer, self._rate_limited, self._clock.now())
+            return pause, "too many requests (429)"
+        if self._request.repeatable:
+            return self._next(f"status {status}") if status in _GATEWAY else None
+        # A 500 that names a reference is Celonis' own answer: it looked, and said no.
+        refused = status == HTTPStatus.INTERNAL_SERVER_ERROR and b'"reference"' in answer.body
+        if status in _GATEWAY or (status == HTTPStatus.INTERNAL_SERVER_ERROR and not refused):
+            raise _unknown(self._request)
+        return None
+
+
+def rate_limit_pause(answer: Answer, times: int, now: float) -> float:
+    """Return what to wait after 429: as told, else shortly, else until the next full UTC hour.
+
+    Args:
+        answer: The 429.
+        times: How many there were in a row, this one included.
+        now: Seconds since the epoch.
+    """
+    if answer.told_pause_seconds is not None:
+        return answer.told_pause_seconds
+    if times <= len(limits.RATE_LIMIT_WAITS_SECONDS):
+        return limits.RATE_LIMIT_WAITS_SECONDS[times - 1]
+    return _SECONDS_OF_HOUR - now % _SECONDS_OF_HOUR + 1.0
+
+
+def told_pause_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return the pause that a 429 asks for; ``x-ratelimit-reset`` is in seconds."""
+    for name in ("x-ratelimit-reset", "retry-after"):
+        try:
+            seconds = float(headers[name])
+        except (KeyError, ValueError):
+            continue
+        if 0 <= seconds <= _SECONDS_OF_HOUR:
+            return max(seconds, 0.1)
+    return None
+
+
+def _never_sent(error: requests.RequestException) -> bool:
+    """Return whether the connection was never made."""
+    never = (
+        requests.exceptions.ConnectTimeout
+        | requests.exceptions.SSLError
+        | requests.exceptions.ProxyError
+    )
+    if isinstance(error, never):
+        return True
+    reason = error.args[0] if error.args else None
+    if isinstance(reason, urllib3.exceptions.MaxRetryError):
+        reason = reason.reason
+    return isinstance(reason, urllib3.exceptions.NewConnectionError)
+
+
+def _unknown(request: _Request) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "TC-REMOTE-03",
+        f"{request} was sent, and it is not known whether Celonis carried it out.",
+        "Run the pipeline again with the last state; look at the table first if it is appended to.",
+    )
+
+
+def expect(answer: Answer, doing: str) -> Answer:
+    """Return a good answer.
+
+    Args:
+        answer: Any answer.
+        doing: What was asked for, to follow "Celonis refused to".
+
+    Raises:
+        AccessError: 401 or 403.
+        RemoteError: Any other status that is not good.
+    """
+    if answer.ok:
+        return answer
+    said = answer.explanation()
+    tail = f" It says: {said}" if said else ""
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        raise AccessError(
+            "TC-ACCESS-01",
+            f"Celonis does not accept the key (status 401), when asked to {doing}.",
+            "Check `api_key` and `auth_method`; keys can be revoked and expire.",
+        )
+    if answer.status == HTTPStatus.FORBIDDEN:
+        raise AccessError(
+            "TC-ACCESS-02",
+            f"The key may not {doing} (status 403).{tail}",
+            "Give it the permission Data Push API on the data pool.",
+        )
+    raise RemoteError("TC-REMOTE-02", f"Celonis refused to {doing} (status {answer.status}).{tail}")

@@ -1,0 +1,283 @@
+"""One row per key over all chunks of a push job, and one schema for them all.
+
+Hides how repeated keys are found in bounded memory: key values (or digests of them) are dealt out
+to partitions on disk, each partition is sorted by itself. Guarantees: of all rows with one key only
+the last stays; chunks come back in order, with the given plan's schema; untouched chunks are not
+rewritten. Must not know: where records come from or where chunks go.
+
+Keys that are no single whole number are compared by a 128-bit digest (BLAKE2b): two different keys
+meet with a probability of 10**-21 among a thousand million.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from target_celonis.spool import Chunk, ChunkWriter, read_row_groups, unwritable
+from target_celonis.table import Kind, TablePlan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PARTITION_ROWS = 1_000_000
+"""Rows that are sorted at a time: some 60 MB."""
+
+_MOST_PARTITIONS = 128
+_WHOLE_NUMBERS = (Kind.INTEGER, Kind.DATE, Kind.DATETIME, Kind.BOOLEAN)
+_INT64_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What is left to upload.
+
+    Attributes:
+        chunks: In order.
+        superseded_rows: Rows left out, since a later one has their key.
+    """
+
+    chunks: tuple[Chunk, ...]
+    superseded_rows: int
+
+
+def merge(
+    chunks: Sequence[Chunk],
+    plan: TablePlan,
+    directory: Path,
+    *,
+    keyed: bool,
+    chunk_limit_bytes: int,
+    timestamp_encoding: str,
+    partition_rows: int = PARTITION_ROWS,
+) -> Merged:
+    """Bring chunks to one schema and, where the job has keys, to one row per key.
+
+    Args:
+        chunks: In the order of their records.
+        plan: The table as it is at the end; chunks may have been written under earlier plans.
+        directory: Empty; for partitions and rewritten chunks.
+        keyed: Whether a key may occur only once.
+        chunk_limit_bytes: Limit of rewritten chunks.
+        timestamp_encoding: ``int96`` or ``millis``.
+        partition_rows: How many rows may be sorted in memory.
+
+    Raises:
+        LimitError: The disk is full or gone.
+    """
+    try:
+        superseded = _superseded(chunks, plan, directory, partition_rows) if keyed else None
+        merged: list[Chunk] = []
+        dropped = 0
+        for index, chunk in enumerate(chunks):
+            rows = superseded.of_chunk(index) if superseded is not None else None
+            if rows is None and chunk.plan.arrow_schema.equals(plan.arrow_schema):
+                merged.append(chunk)
+                continue
+            target = directory / f"chunk-{index:04d}"
+            target.mkdir(mode=0o700)
+            writer = ChunkWriter(target, plan, chunk_limit_bytes, timestamp_encoding)
+            dropped += _rewrite(chunk, rows, plan, writer)
+            merged += writer.finish()
+            chunk.path.unlink()
+        return Merged(tuple(merged), dropped)
+    except OSError as error:
+        raise unwritable(directory, error) from None
+
+
+def _rewrite(chunk: Chunk, superseded: Any, plan: TablePlan, writer: ChunkWriter) -> int:
+    """Copy a chunk without its superseded rows, under ``plan``; return how many were left out."""
+    start = dropped = 0
+    for table in read_row_groups(chunk):
+        kept = table
+        if superseded is not None:
+            places = _counting(start, table.num_rows)
+            kept = table.filter(pc.invert(pc.is_in(places, value_set=superseded)))
+        start += table.num_rows
+        dropped += table.num_rows - kept.num_rows
+        for batch in conform(kept, plan).to_batches():
+            writer.add(batch)
+    return dropped
+
+
+def conform(table: Any, plan: TablePlan) -> Any:  # pyarrow ships no types
+    """Return a table with the plan's columns; those that it lacks are null."""
+    arrays = []
+    for field in plan.arrow_schema:
+        if field.name not in table.column_names:
+            arrays.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table.column(field.name)
+        arrays.append(column if column.type == field.type else _cast(column, field.type))
+    return pa.Table.from_arrays(arrays, schema=plan.arrow_schema)
+
+
+def _cast(column: Any, wanted: Any) -> Any:  # pyarrow ships no types
+    if pa.types.is_timestamp(column.type):
+        return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ").cast(wanted)
+    return column.cast(wanted, safe=False)  # a whole number beyond 2**53 becomes the next double
+
+
+class _Superseded:
+    """Places of superseded rows, by chunk, on disk.
+
+    Args:
+        directory: Where the files are.
+        first_places: Place of each chunk's first row, and behind the last the end of them all.
+    """
+
+    def __init__(self, directory: Path, first_places: Sequence[int]) -> None:
+        self._directory = directory
+        self._first_places = first_places
+
+    def _path(self, index: int) -> Path:
+        return self._directory / f"superseded-{index:04d}"
+
+    def add(self, places: Any) -> None:  # pyarrow ships no types
+        """Take places over all chunks, sorted."""
+        ordered = _Places(places)
+        low = 0
+        for index, end in enumerate(self._first_places[1:]):
+            high = bisect_left(ordered, end, low)
+            if high > low:
+                relative = pc.subtract(places.slice(low, high - low), self._first_places[index])
+                with self._path(index).open("ab") as file:
+                    file.write(relative.buffers()[1])
+            low = high
+
+    def of_chunk(self, index: int) -> Any:  # pyarrow ships no types
+        """Return the places of a chunk's superseded rows, counted from its first; None if none."""
+        path = self._path(index)
+        return _int64s(path.read_bytes()) if path.exists() else None
+
+
+class _Places(Sequence[int]):
+    """An Arrow array as ``bisect`` wants it."""
+
+    def __init__(self, array: Any) -> None:  # pyarrow ships no types
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, index: Any) -> Any:  # int to int; slices are not used
+        return self._array[index].as_py()
+
+
+def _superseded(
+    chunks: Sequence[Chunk], plan: TablePlan, directory: Path, partition_rows: int
+) -> _Superseded:
+    """Find the rows whose key occurs again later."""
+    total = sum(chunk.rows for chunk in chunks)
+    partitions = min(_MOST_PARTITIONS, max(1, -(-total // partition_rows)))
+    first_places = [0, *accumulate(chunk.rows for chunk in chunks)]
+    found = _Superseded(directory, first_places)
+    paths = [directory / f"keys-{number:03d}" for number in range(partitions)]
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("wb")) for path in paths]
+        writers = [stack.enter_context(pa.ipc.new_stream(file, _DEALT)) for file in files]
+        for place, keys in _keys(chunks, plan):
+            _deal(keys, place, writers)
+    for path in paths:
+        places = _repeated(path)
+        if len(places):
+            found.add(places)
+        path.unlink()
+    return found
+
+
+def _keys(chunks: Sequence[Chunk], plan: TablePlan) -> Iterator[tuple[int, tuple[Any, Any]]]:
+    """Yield the keys of each row group as two columns of int64, with their first row's place."""
+    place = 0
+    for chunk in chunks:
+        names = [column.name for column in chunk.plan.columns if column.name in _names(plan)]
+        for table in read_row_groups(chunk, names):
+            conformed = conform(table, _only_keys(plan))
+            yield place, _as_int64s(conformed, plan)
+            place += table.num_rows
+
+
+def _names(plan: TablePlan) -> frozenset[str]:
+    return frozenset(column.name for column in plan.keys)
+
+
+def _only_keys(plan: TablePlan) -> TablePlan:
+    return TablePlan(plan.stream, plan.table, plan.keys)
+
+
+def _as_int64s(table: Any, plan: TablePlan) -> tuple[Any, Any]:
+    """Return two int64 columns that are equal exactly where the keys are."""
+    columns = [table.column(column.name).combine_chunks() for column in plan.keys]
+    if len(plan.keys) == 1 and plan.keys[0].kind in _WHOLE_NUMBERS:
+        whole = columns[0]
+        if plan.keys[0].kind is Kind.DATE:
+            whole = whole.cast(pa.int32())
+        return whole.cast(pa.int64()), pa.repeat(pa.scalar(0, pa.int64()), table.num_rows)
+    values = [_comparable(array) for array in columns]
+    digests = b"".join(
+        hashlib.blake2b(repr(key).encode(), digest_size=2 * _INT64_BYTES).digest()
+        for key in zip(*values, strict=True)
+    )
+    halves = _int64s(digests)
+    evens = pc.multiply(_counting(0, table.num_rows), 2)
+    return halves.take(evens), halves.take(pc.add(evens, 1))
+
+
+def _comparable(array: Any) -> list[Any]:  # pyarrow ships no types
+    """Return values whose ``repr`` differs exactly where the values differ."""
+    if pa.types.is_timestamp(array.type):
+        array = array.cast(pa.int64())
+    if pa.types.is_floating(array.type):
+        array = pc.add(array, 0.0)  # minus zero is zero
+    values: list[Any] = array.to_pylist()
+    return values
+
+
+_DEALT = pa.schema([("high", pa.int64()), ("low", pa.int64()), ("place", pa.int64())])
+
+
+def _deal(keys: tuple[Any, Any], place: int, writers: Sequence[Any]) -> None:
+    """Append keys and places of rows to the partition that each key decides."""
+    high, low = keys
+    places = _counting(place, len(high))
+    rows = pa.Table.from_arrays([high, low, places], schema=_DEALT)
+    count = len(writers)
+    if count == 1:
+        writers[0].write_table(rows)
+        return
+    quotient = pc.divide(high, count)
+    remainder = pc.abs(pc.subtract(high, pc.multiply(quotient, count)))
+    for number, writer in enumerate(writers):
+        writer.write_table(rows.filter(pc.equal(remainder, number)))
+
+
+def _repeated(path: Path) -> Any:  # pyarrow ships no types
+    """Return, sorted, the places in a partition whose key occurs again later."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        rows = stream.read_all()
+    if rows.num_rows <= 1:
+        return pa.array([], pa.int64())
+    order = [("high", "ascending"), ("low", "ascending"), ("place", "ascending")]
+    rows = rows.sort_by(order).combine_chunks()
+    before, after = rows.slice(0, rows.num_rows - 1), rows.slice(1)
+    same = pc.and_(pc.equal(before["high"], after["high"]), pc.equal(before["low"], after["low"]))
+    places = before["place"].filter(same).combine_chunks()
+    return places.take(pc.array_sort_indices(places))
+
+
+def _counting(first: int, count: int) -> Any:  # pyarrow ships no types
+    """Return the whole numbers from ``first`` on."""
+    return pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count), start=first - 1)
+
+
+def _int64s(data: bytes) -> Any:  # pyarrow ships no types
+    """Return the int64 values that lie one behind the other in ``data``."""
+    return pa.Array.from_buffers(pa.int64(), len(data) // _INT64_BYTES, [None, pa.py_buffer(data)])

@@ -1,0 +1,123 @@
+"""What can be known before the first line is read: that the key, the pool and the connection fit.
+
+Hides how a kind of key and a path prefix are found out by asking. Guarantees: a run that passes has
+a ``Celonis`` that it may push through; one that does not fails with an ``AccessError`` or a
+``RemoteError`` before anything was read or written. Must not know: streams and tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from target_celonis import limits
+from target_celonis.auth import SCHEMES, KeyAuth, candidates
+from target_celonis.celonis import Celonis, push_jobs_path
+from target_celonis.errors import AccessError
+from target_celonis.http import Http, expect
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_celonis.config import Config, Secret
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at and found good.
+
+    Attributes:
+        name: What.
+        found: How it stands.
+    """
+
+    name: str
+    found: str
+
+
+def preflight(http: Http, config: Config, key: Secret) -> tuple[Celonis, list[Check]]:
+    """Find out how to speak to the pool, and whether the key may push into it.
+
+    Args:
+        http: Unsigned; signed here.
+        config: Settings.
+        key: The key.
+
+    Returns:
+        The pool, and what was checked.
+
+    Raises:
+        AccessError: The key is refused, or the pool or the connection is unknown to it.
+        RemoteError: Nothing answers, or not as Celonis does.
+    """
+    auth, prefix = _find_way_in(http, config, key)
+    celonis = Celonis(http, config.data_pool_id, config.connection_id, prefix)
+    jobs = celonis.list_jobs()
+    checks = [
+        Check("Celonis answers", http.base_url),
+        Check("key is accepted", f"as {SCHEMES[auth.method]}"),
+        Check("data pool can be pushed into", f"{config.data_pool_id}, under {prefix}"),
+        Check("push jobs in the data pool", str(len(jobs))),
+    ]
+    if config.connection_id is not None:
+        checks.append(_check_connection(celonis, config.connection_id))
+    return celonis, checks
+
+
+def _find_way_in(http: Http, config: Config, key: Secret) -> tuple[KeyAuth, str]:
+    """Return the first signature and prefix under which the pool's push jobs can be listed.
+
+    A 401 or 403 asks for the other kind of key, a 404 for the other prefix; whatever else comes
+    is final.
+    """
+    given = config.data_push_prefix
+    prefixes = limits.DATA_PUSH_PREFIXES if given is None else (given,)
+    statuses: list[int] = []
+    for method in candidates(config.auth_method):
+        auth = KeyAuth(method, key, http.base_url)
+        http.authorize(auth)
+        for prefix in prefixes:
+            answer = http.get(push_jobs_path(prefix, config.data_pool_id))
+            if answer.ok:
+                return auth, prefix
+            statuses.append(answer.status)
+            if answer.status not in (
+                HTTPStatus.UNAUTHORIZED,
+                HTTPStatus.FORBIDDEN,
+                HTTPStatus.NOT_FOUND,
+            ):
+                expect(answer, "list the push jobs of the data pool")
+            if answer.status != HTTPStatus.NOT_FOUND:
+                break
+    raise _no_way_in(statuses, config)
+
+
+def _no_way_in(statuses: Sequence[int], config: Config) -> AccessError:
+    if all(status == HTTPStatus.UNAUTHORIZED for status in statuses):
+        return AccessError(
+            "TC-ACCESS-01",
+            "Celonis does not accept the key (status 401).",
+            "Check `api_key`, and that `base_url` is the team it was made in.",
+        )
+    said = sorted({str(status) for status in statuses if status != HTTPStatus.UNAUTHORIZED})
+    return AccessError(
+        "TC-ACCESS-02",
+        f"The data pool {config.data_pool_id} does not exist, or the key may not push into it "
+        f"(status {', '.join(said)}).",
+        "Check `data_pool_id`, and give the key the permission Data Push API on the data pool.",
+    )
+
+
+def _check_connection(celonis: Celonis, connection_id: str) -> Check:
+    answer = celonis.get_connection(connection_id)
+    if answer.status == HTTPStatus.FORBIDDEN:
+        return Check("data connection", f"{connection_id}, which the key may not look at")
+    if answer.status == HTTPStatus.NOT_FOUND:
+        raise AccessError(
+            "TC-ACCESS-03",
+            f"The data connection {connection_id} does not exist in data pool {celonis.pool_id}.",
+            "Check `connection_id`, or leave it out to push into the pool's global schema.",
+        )
+    expect(answer, "show the data connection")
+    return Check("data connection", connection_id)

@@ -1,0 +1,287 @@
+"""Chunks on disk: a directory for the run, and Parquet files in it.
+
+Hides the layout of the spool directory, how chunk files are written, rolled over and measured, and
+how the leavings of a dead run are told from a living one. Guarantees: a file named ``*.parquet`` is
+whole and on disk; no chunk is larger than the limit; all chunks of one ``ChunkWriter`` have the
+schema of its plan, every column typed even when all null; directories are 0700 and files 0600. Must
+not know: the network, or when a chunk is due.
+
+    spool_dir/
+      run-20240531T120000-1234/    one run
+        lock                       held while the run lives
+        0001-orders/0003.parquet   chunks of one table and checkpoint
+        emulator.log               with the embedded emulator
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from target_celonis import limits
+from target_celonis.errors import LimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from target_celonis.table import TablePlan
+
+ROW_GROUP_BYTES = 16 << 20
+"""Arrow bytes of a row group at most: what is held in memory for one stream."""
+
+_FOOTER_BYTES_PER_COLUMN = 300
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A Parquet file that is ready to be uploaded.
+
+    Attributes:
+        path: Where it lies.
+        plan: The plan whose schema it has.
+        rows: Its rows.
+        size_bytes: Its size on disk.
+        longest: Characters of the longest text, by column name.
+    """
+
+    path: Path
+    plan: TablePlan
+    rows: int
+    size_bytes: int
+    longest: dict[str, int]
+
+
+class RunDirectory:
+    """The directory of this run.
+
+    Args:
+        spool_dir: Where runs have their directories; None for one of the user's own.
+
+    Raises:
+        LimitError: It cannot be made or written.
+    """
+
+    def __init__(self, spool_dir: Path | None) -> None:
+        base = spool_dir or Path(tempfile.gettempdir()) / f"target-celonis-{_user()}"
+        self._count = 0
+        try:
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _remove_dead_runs(base)
+            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+            self.path = Path(tempfile.mkdtemp(prefix=f"run-{stamp}-{os.getpid()}-", dir=base))
+            self._lock = _lock(self.path)
+        except OSError as error:
+            raise unwritable(base, error) from None
+
+    def table_directory(self, table: str) -> Path:
+        """Make a fresh directory for the chunks of one table and checkpoint."""
+        self._count += 1
+        path = self.path / f"{self._count:04d}-{table[:40].replace('/', '_')}"
+        try:
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            raise unwritable(path, error) from None
+        return path
+
+    def close(self) -> None:
+        """Remove the directory and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+
+
+def _user() -> str:
+    try:
+        return str(os.getuid())
+    except AttributeError:  # Windows
+        return getpass.getuser()
+
+
+def _lock(run: Path) -> int | None:
+    """Take the lock of a run directory; None where another process holds it."""
+    fd = os.open(run / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        import fcntl  # absent on Windows, where dead runs are left lying
+    except ImportError:
+        return fd
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _remove_dead_runs(base: Path) -> None:
+    """Remove directories of runs that no longer live: their rows come again from the tap."""
+    for run in base.glob("run-*"):
+        if not (run / "lock").exists():
+            continue  # being made right now
+        with contextlib.suppress(OSError):
+            held = _lock(run)
+            if held is not None:
+                shutil.rmtree(run, ignore_errors=True)
+                os.close(held)
+
+
+def unwritable(path: Path, error: OSError) -> LimitError:
+    """Return the error for a spool directory that cannot be used."""
+    return LimitError(
+        "TC-LIMIT-02",
+        f"The spool directory {path} cannot be written: {error.strerror or 'unknown reason'}.",
+        "Free some space, or name another directory as `spool_dir`.",
+    )
+
+
+class ChunkWriter:
+    """Writes record batches of one table into chunk files.
+
+    Args:
+        directory: Where the files go; nothing else is in it.
+        plan: The table; every batch has its schema.
+        chunk_limit_bytes: A file is closed before it would be larger.
+        timestamp_encoding: ``int96`` or ``millis``.
+    """
+
+    def __init__(
+        self, directory: Path, plan: TablePlan, chunk_limit_bytes: int, timestamp_encoding: str
+    ) -> None:
+        self.plan = plan
+        self.held_bytes = 0
+        self.rows = 0
+        self._directory = directory
+        self._limit = min(chunk_limit_bytes, limits.CHUNK_LIMIT_BYTES)
+        self._row_group_bytes = min(ROW_GROUP_BYTES, self._limit // 8)
+        self._encoding = timestamp_encoding
+        self._batches: list[Any] = []
+        self._chunks: list[Chunk] = []
+        self._parquet: Any = None
+        self._sink: Any = None
+        self._chunk_rows = 0
+        self._row_groups = 0
+        self._longest: dict[str, int] = {}
+
+    def add(self, batch: Any) -> None:  # pyarrow ships no types
+        """Take a record batch; written once enough of them are there."""
+        self._batches.append(batch)
+        self.held_bytes += batch.nbytes
+        self.rows += batch.num_rows
+        if self.held_bytes >= self._row_group_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held as row groups.
+
+        Raises:
+            LimitError: The disk is full or gone.
+        """
+        if not self._batches:
+            return
+        table = pa.Table.from_batches(self._batches, schema=self.plan.arrow_schema)
+        self._batches, self.held_bytes = [], 0
+        try:
+            for part in self._parts(table):
+                self._write(part)
+        except OSError as error:
+            raise unwritable(self._directory, error) from None
+
+    def _parts(self, table: Any) -> Sequence[Any]:  # pyarrow ships no types
+        """Cut a table into row groups that fit the limit, one row at the least."""
+        groups = -(-table.nbytes // self._row_group_bytes)
+        rows = max(1, -(-table.num_rows // max(1, groups)))
+        return [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
+
+    def _write(self, table: Any) -> None:  # pyarrow ships no types
+        footer = _FOOTER_BYTES_PER_COLUMN * len(self.plan.columns) * (self._row_groups + 2)
+        if self._parquet is not None and self._sink.tell() + table.nbytes + footer > self._limit:
+            self._close_chunk()
+        if self._parquet is None:
+            self._open_chunk()
+        self._parquet.write_table(table, row_group_size=table.num_rows)
+        self._chunk_rows += table.num_rows
+        self._row_groups += 1
+        for column in self.plan.columns:
+            if column.is_text:
+                longest = pc.max(pc.utf8_length(table.column(column.name))).as_py()
+                if longest is not None and longest > self._longest.get(column.name, 0):
+                    self._longest[column.name] = longest
+
+    def _part_path(self) -> Path:
+        return self._directory / f"{len(self._chunks) + 1:04d}.parquet.part"
+
+    def _open_chunk(self) -> None:
+        path = self._part_path()
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+        self._sink = pa.OSFile(str(path), "wb")
+        millis = self._encoding == "millis"
+        self._parquet = pq.ParquetWriter(
+            self._sink,
+            self.plan.arrow_schema,
+            compression="snappy",  # what Celonis' own writers use
+            use_deprecated_int96_timestamps=not millis,
+            coerce_timestamps="ms" if millis else None,
+            allow_truncated_timestamps=True,
+            store_schema=False,
+        )
+
+    def _close_chunk(self) -> None:
+        if self._parquet is None:
+            return
+        self._parquet.close()
+        self._sink.close()
+        part = self._part_path()
+        path = part.with_suffix("")
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.rename(path)
+        size = path.stat().st_size
+        self._chunks.append(Chunk(path, self.plan, self._chunk_rows, size, self._longest))
+        self._parquet = self._sink = None
+        self._chunk_rows = self._row_groups = 0
+        self._longest = {}
+
+    def finish(self) -> tuple[Chunk, ...]:
+        """Write what is held, close the last chunk and return all of them, in order."""
+        self.flush()
+        try:
+            self._close_chunk()
+        except OSError as error:
+            raise unwritable(self._directory, error) from None
+        return tuple(self._chunks)
+
+
+def read_row_groups(chunk: Chunk, columns: Sequence[str] | None = None) -> Any:
+    """Yield a chunk's row groups as Arrow tables with the types of its plan.
+
+    Args:
+        chunk: The chunk.
+        columns: Only these columns, in this order.
+    """
+    # INT96 read as nanoseconds would wrap silently outside the years 1677 to 2262.
+    with pq.ParquetFile(chunk.path, coerce_int96_timestamp_unit="us") as file:
+        names = columns or [column.name for column in chunk.plan.columns]
+        schema = pa.schema([chunk.plan.arrow_schema.field(name) for name in names])
+        for index in range(file.num_row_groups):
+            table = file.read_row_group(index, columns=list(names), use_threads=False)
+            table = table.select(list(names))
+            yield pa.Table.from_arrays(
+                [_retyped(table.column(i), field.type) for i, field in enumerate(schema)],
+                schema=schema,
+            )
+
+
+def _retyped(array: Any, wanted: Any) -> Any:  # pyarrow ships no types
+    """Give a column its own type back; INT96 knows no zone, its values are UTC."""
+    return array if array.type == wanted else array.cast(wanted)

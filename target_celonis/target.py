@@ -1,0 +1,374 @@
+"""The Singer program: command line, signals, exit codes, and the SDK as its shell.
+
+Hides click, the SDK's plugin classes and its ways with configuration and errors. Guarantees: stdout
+carries states only; every end has its exit code and every failure one plain sentence on stderr; a
+signal stops reading, deletes what was not executed and cancels nothing. Must not know: how records
+are converted, or what Celonis is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections import Counter
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+import click
+from singer_sdk import Target
+from singer_sdk.helpers.capabilities import PluginCapabilities
+from singer_sdk.singerlib.encoding.base import GenericSingerReader
+from singer_sdk.sinks import Sink
+
+from target_celonis.clock import StoppedError, SystemClock
+from target_celonis.config import EMBEDDED, Config, Secret, json_schema, parse, read_files
+from target_celonis.embedded import EmbeddedCelonis
+from target_celonis.errors import (
+    InternalError,
+    SettingsError,
+    SignalError,
+    TargetCelonisError,
+)
+from target_celonis.http import Http
+from target_celonis.loader import Loader, rules_applied
+from target_celonis.messages import (
+    ActivateVersionMessage,
+    Idle,
+    Message,
+    RecordRun,
+    SchemaMessage,
+    Source,
+    StateMessage,
+    read_messages,
+)
+from target_celonis.preflight import Check, preflight
+from target_celonis.push import DataPush, Pusher
+from target_celonis.report import closing_table
+from target_celonis.spool import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+logger = logging.getLogger("target-celonis")
+
+_LINE_SHARE = 4
+"""A line may take a quarter of the memory limit."""
+
+_LONGEST_LINE_BYTES = 500_000_000
+
+
+class _Signals:
+    """SIGTERM and SIGINT as a flag and a readable file descriptor.
+
+    Nothing is done inside the handler but taking note: no wait or write is cut in its middle.
+
+    Args:
+        clock: Stopped, so that every wait ends.
+    """
+
+    def __init__(self, clock: SystemClock) -> None:
+        self.number: int | None = None
+        self._clock = clock
+        self.wake_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._write_fd, False)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.number = number if self.number is None else self.number
+        self._clock.stop()
+        with suppress(OSError):
+            os.write(self._write_fd, b"!")
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Take the signals while the context lasts."""
+        before: dict[int, Any] = {}
+        with suppress(ValueError):  # not in the main thread, where tests may run us
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for taken, handler in before.items():
+                signal.signal(taken, handler)
+            os.close(self.wake_fd)
+            os.close(self._write_fd)
+
+
+class _Run:
+    """One run: everything that is opened, and closed whatever happens.
+
+    Args:
+        config: Settings.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        self._signals = _Signals(self._clock)
+
+    def check(self) -> list[Check]:
+        """Only look whether a load could begin."""
+        with self._signals.installed(), self._opened() as (_, _, checks):
+            return checks
+
+    def load(self, file: IO[Any] | None) -> Counter[str]:
+        """Load everything that ``file`` holds; return the messages read, by type.
+
+        Raises:
+            TargetCelonisError: The load failed; what is in Celonis, and which state came out,
+                follow the promises.
+        """
+        with self._signals.installed(), self._opened() as (directory, http, _), http:
+            source = Source(file or sys.stdin, self._signals.wake_fd)
+            pusher = Pusher(
+                DataPush(self._celonis, self._config, self._clock), self._config.parallel_uploads
+            )
+            loader = Loader(self._config, directory, pusher, self._clock, _print_state)
+            try:
+                seen = self._read(source, loader)
+                loader.finish()
+            except BaseException as error:
+                loader.settle_after_failure()
+                with suppress(InternalError):
+                    _print_table(loader)
+                if isinstance(error, StoppedError) or self._signals.number is not None:
+                    raise self._signal_error() from None
+                raise
+            pusher.close()
+            _print_table(loader)
+            if self._config.base_url != EMBEDDED:
+                logger.info("Data pool: %s", self._celonis.pool_link)
+            return seen
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[RunDirectory, Http, list[Check]]]:
+        """Open the run directory and the way to Celonis, and check what can be known early."""
+        directory = RunDirectory(self._config.spool_dir)
+        embedded: EmbeddedCelonis | None = None
+        try:
+            base_url, key = self._config.base_url, self._config.api_key
+            if self._config.embedded:
+                embedded = EmbeddedCelonis(self._config, directory.path, self._clock)
+                base_url, key = embedded.base_url, embedded.key
+            http = Http(base_url, self._clock, self._config.parallel_uploads)
+            try:
+                self._celonis, checks = preflight(http, self._config, key or Secret(""))
+            except StoppedError:
+                raise self._signal_error() from None
+            yield directory, http, checks
+        finally:
+            if embedded is not None:
+                embedded.close()
+            directory.close()
+
+    def _read(self, source: Source, loader: Loader) -> Counter[str]:
+        """Read to the end, or to a signal."""
+        seen: Counter[str] = Counter()
+        line_limit = min(self._config.memory_limit_bytes // _LINE_SHARE, _LONGEST_LINE_BYTES)
+        take: Mapping[type, tuple[str, Callable[[Any], None]]] = {
+            RecordRun: ("RECORD", loader.records),
+            SchemaMessage: ("SCHEMA", loader.schema),
+            StateMessage: ("STATE", loader.state),
+            ActivateVersionMessage: ("ACTIVATE_VERSION", loader.activate_version),
+        }
+        message: Message
+        for message in read_messages(source, line_limit):
+            if self._signals.number is not None:
+                raise StoppedError
+            if not isinstance(message, Idle):
+                name, method = take[type(message)]
+                method(message)
+                seen[name] += len(message.records) if isinstance(message, RecordRun) else 1
+            loader.tick()
+        return seen
+
+    def _signal_error(self) -> SignalError:
+        number = int(self._signals.number or signal.SIGTERM)
+        name = signal.Signals(number).name
+        return SignalError(
+            number,
+            f"Stopped by {name}. What was not executed is deleted; run again with the last state.",
+        )
+
+
+def _print_state(state: bytes) -> None:
+    """Put a state on stdout, byte by byte as the tap wrote it."""
+    sys.stdout.write(state.decode() + "\n")
+    sys.stdout.flush()
+
+
+def _print_table(loader: Loader) -> None:
+    reports = loader.reports()
+    for report in reports:
+        for line in rules_applied(report):
+            logger.warning("%s", line)
+    if reports:
+        for line in closing_table(reports):
+            logger.info("%s", line)
+
+
+class _Reader(GenericSingerReader[bytes]):
+    """Stands where the SDK expects its own input loop, and runs ours.
+
+    Args:
+        load: Loads what a file holds.
+    """
+
+    default_input = None  # type: ignore[assignment]  # decided by the run
+
+    def __init__(self, load: Callable[[IO[Any] | None], Counter[str]]) -> None:
+        super().__init__()
+        self._load = load
+
+    def deserialize_json(self, line: bytes) -> dict[str, Any]:
+        """Not used: lines are read by our own parser."""
+        raise NotImplementedError
+
+    def process_lines(self, file_input: IO[Any] | None, callbacks: Any) -> Counter[str]:  # noqa: ARG002  # the SDK's form
+        """Load everything; the SDK's callbacks are not called."""
+        return self._load(file_input)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the program's log lines below a warning."""
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class TargetCelonis(Target):
+    """Singer target that loads record streams into a Celonis data pool."""
+
+    name = "target-celonis"
+    config_jsonschema: ClassVar[dict[str, Any]] = json_schema()
+    capabilities: ClassVar[list[Any]] = [
+        PluginCapabilities.ABOUT,
+        PluginCapabilities.STRUCTURED_LOGGING,
+    ]
+    default_sink_class = Sink
+
+    def __init__(
+        self,
+        *,
+        config: Any = None,  # dict, path or list of paths, as the SDK has it
+        parse_env_config: bool = False,  # noqa: ARG002  # the environment is always read
+        validate_config: bool = True,
+        **_: Any,  # the SDK's other arguments do not apply
+    ) -> None:
+        values = config or {}
+        if isinstance(values, (str, os.PathLike)):
+            values = [values]
+        if isinstance(values, list):
+            values = read_files([os.fspath(path) for path in values])
+        self.settings: Config | None = None
+        if validate_config or values:
+            self.settings = parse(values, os.environ)
+        with _quiet():  # what the SDK says here of the environment is not true of us
+            super().__init__(
+                config=dict(values),
+                validate_config=False,  # done above, with sentences of our own
+                setup_mapper=False,
+                message_reader=_Reader(self._load),
+            )
+
+    def _setup_signal_handlers(self) -> None:
+        """Leave signals to the run."""
+
+    @classmethod
+    def append_builtin_config(cls, config_jsonschema: dict[str, Any]) -> None:
+        """Add none of the SDK's settings: those that work here are declared, the others not."""
+
+    def _load(self, file: IO[Any] | None) -> Counter[str]:
+        if self.settings is None:
+            self.settings = parse({}, os.environ)
+        return _Run(self.settings).load(file)
+
+    @classmethod
+    def cb_config(cls, _ctx: click.Context, _param: click.Option, value: tuple[str, ...]) -> Any:
+        """Keep the paths; they are read when they are needed, so that ``--about`` needs none."""
+        return value
+
+    @classmethod
+    def invoke(  # type: ignore[override]  # the SDK's own signature differs from its base, too
+        cls,
+        *,
+        about: bool = False,
+        about_format: str | None = None,
+        config: tuple[str, ...] = (),
+        file_input: IO[Any] | None = None,
+        check: bool = False,
+    ) -> None:
+        """Run the program."""
+        if about:
+            cls.print_about(about_format)
+            return
+        values = read_files(config)
+        if check:
+            for done in _Run(parse(values, os.environ)).check():
+                click.echo(f"ok    {done.name}: {done.found}", err=True)
+            return
+        cls.print_version(print_fn=cls.logger.info)
+        cls(config=values).listen(file_input)
+
+    @classmethod
+    def get_singer_command(cls) -> click.Command:
+        """Return the SDK's command with our options."""
+        command = super().get_singer_command()
+        command.help = "Load Singer streams from standard input into a Celonis data pool."
+        for param in command.params:
+            if param.name == "file_input":
+                param.type = click.File("rb")
+        command.params.append(
+            click.Option(
+                ["--check"],
+                is_flag=True,
+                help="Only check that the key, the data pool and the connection can be used.",
+            )
+        )
+        return command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    try:
+        TargetCelonis.cli.main(arguments, standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        return int(ended.exit_code)
+    except click.ClickException as error:
+        failure: TargetCelonisError = SettingsError(
+            "TC-SETTINGS-05", error.format_message(), "See --help."
+        )
+    except click.Abort:
+        return 128 + signal.SIGINT
+    except TargetCelonisError as error:
+        failure = error
+    except Exception as error:
+        logger.debug("Unexpected.", exc_info=True)
+        place = _place_of(error)
+        failure = InternalError(
+            "TC-INTERNAL-02",
+            f"An unexpected {type(error).__name__} at {place}.",
+            "Please report this as a bug; LOGLEVEL=DEBUG shows more.",
+        )
+    else:
+        return 0
+    click.echo(f"target-celonis: {failure}", err=True)
+    return failure.exit_code
+
+
+def _place_of(error: BaseException) -> str:
+    """Return the innermost module and line of ours that an error came through."""
+    place = "an unknown place"
+    traceback = error.__traceback__
+    while traceback is not None:
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("target_celonis"):
+            place = f"{module}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place

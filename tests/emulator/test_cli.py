@@ -1,0 +1,165 @@
+"""The command line: tables, query, help, and the table of switches."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from celonis_emulator.assumed import ASSUMED
+from celonis_emulator.switches import Switches
+
+from .conftest import KEY, Push, StartServer
+
+SHOWN = """\
+POOL   CONNECTION  TABLE    ROWS
+local  (global)    Größe       1
+local  erp         orders      2
+
+local / Größe
+COLUMN  TYPE
+a       BOOLEAN
+
+local / erp / orders
+COLUMN  TYPE
+id      INTEGER
+name    STRING(80)
+
+PUSH JOB ON           TYPE     STATUS  CHUNKS  ROWS  CUT  DELETED
+local / erp / orders  REPLACE  DONE         2     2    1  yes
+local / Größe         DELTA    DONE         1     1    0  no
+"""
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "celonis_emulator", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, **options
+    )
+
+
+def test_tables_and_query_of_a_server_and_of_a_file(start_server: StartServer) -> None:
+    push = Push(start_server("--connection", "local:erp"))
+    chunks = [{"id": [1], "name": ["x" * 100]}, {"id": [2], "name": pa.array([None], pa.string())}]
+    job = push.load("orders", *chunks, connectionId="erp")["id"]
+    push.server.session.delete(f"{push.server.url}{push.base}/{job}")
+    push.load("Größe", {"a": [True]}, type="DELTA")
+    server = ("--url", push.server.url + "/", "--api-key", KEY)
+    file = ("--database", str(push.server.database))
+    sql = "SELECT id, name AS n, TIMESTAMPTZ '2024-01-01 00:00:00Z' AS t FROM local_erp.orders"
+    grid_lines = f"id  n{' ' * 81}t\n1   {'x' * 80}  2024-01-01 00:00:00+00\n"
+    csv_text = f"id,n,t\n1,{'x' * 80},2024-01-01 00:00:00+00\n2,,2024-01-01 00:00:00+00\n"
+
+    for held in (("tables", *file), ("query", "SELECT 1", *file)):
+        ended = run(*held)
+        assert ended.returncode == 4
+        assert f"process {push.server.process.pid}" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
+
+    def outputs(source: tuple[str, ...]) -> None:
+        assert run("tables", *source).stdout == SHOWN
+        assert run("query", sql, *source).stdout.startswith(grid_lines)
+        assert run("query", sql, "--csv", *source).stdout == csv_text
+        refused = run("query", "SELECT nothing FROM nowhere", *source)
+        assert refused.returncode == 1
+        assert "nowhere" in refused.stderr
+
+    outputs(server)
+    wrong = run("tables", *server[:3], "wrong")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "key" in wrong.stderr
+    push.server.stop()
+    outputs(file)
+    gone = run("tables", *server)
+    assert gone.returncode == 1
+    assert "No emulator answers" in gone.stderr
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for command in (["tables"], ["query", "SELECT 1"]):
+        ended = run(*command, "--database", str(tmp_path / "none.duckdb"))
+        assert ended.returncode == 4
+        assert "none.duckdb" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_one_plain_sentence(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['duckdb'] = None; sys.modules['fastapi'] = None\n"
+        "from celonis_emulator.cli import main\n"
+        "sys.exit(main(['serve', '--api-key', 'k']))"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, cwd=Path.cwd()
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "pip install 'target-celonis[emulator]'" in ended.stderr
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from celonis_emulator.cli import main\n"
+        "try: main(['serve', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'duckdb', 'fastapi', 'uvicorn', 'pyarrow'} & set(sys.modules)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    for switch in dataclasses.fields(Switches):
+        assert "--" + switch.name.replace("_", "-") in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--fail-table", "t=DONE"],
+        ["--fail-table", "t"],
+        ["--oversize", "explode"],
+        ["--queued-seconds", "-1"],
+        ["--submits-per-hour", "-1"],
+        ["--data-push-prefixes", "nonsense"],
+        ["--connection", "nopool"],
+        ["--pool", "a/b"],
+        ["--pool", "=name"],
+        ["--strict-metadata", "maybe"],
+    ],
+)
+def test_bad_options(options: list[str]) -> None:
+    from celonis_emulator.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", *options])
+    assert ended.value.code == 2
+
+
+def test_each_switch_says_what_it_does_and_why() -> None:
+    for switch in dataclasses.fields(Switches):
+        assert switch.metadata["doc"]
+        assert switch.metadata["fact"]
+
+
+def test_assumed_sentences() -> None:
+    for name, sentence in ASSUMED.items():
+        assert name.isidentifier()
+        assert sentence.endswith(".")
+    options = {switch.name.replace("_", "-") for switch in dataclasses.fields(Switches)}
+    for sentence in ASSUMED.values():
+        if "(switch: " in sentence:
+            assert sentence.partition("(switch: ")[2].removesuffix(").") in options
+
+
+def test_neither_package_imports_the_other() -> None:
+    import celonis_emulator
+
+    for path in Path(celonis_emulator.__file__).parent.glob("*.py"):
+        assert "target_celonis" not in path.read_text(encoding="utf-8")

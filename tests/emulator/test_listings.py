@@ -1,0 +1,177 @@
+"""The read side: keys, user, pools, connections, tables and columns; speed of small calls."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import requests
+
+from .conftest import APP_KEY, KEY, Push, Server, StartServer
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (f"Bearer {KEY}", 200),
+        (f"AppKey {APP_KEY}", 200),
+        (f"Bearer {APP_KEY}", 401),
+        (f"AppKey {KEY}", 401),
+        (f"Bearer {KEY}x", 401),
+        ("Bearer", 401),
+        ("Bearer ", 401),
+        (f"Basic {KEY}", 401),
+        (KEY, 401),
+        ("", 401),
+        (None, 401),
+    ],
+)
+@pytest.mark.parametrize(
+    "path", ["/api/cloud", "/data-ingestion/api/v1/data-push/local/jobs/", "/_emulator/history"]
+)
+def test_keys(shared_server: Server, header: str | None, status: int, path: str) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    answer = requests.get(shared_server.url + path, headers=headers, timeout=20)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    if status == 401:
+        assert answer.json() == {"error": "Unauthorized"}
+
+
+def test_a_path_that_does_not_exist_tells_nothing_without_a_key(shared_server: Server) -> None:
+    answer = requests.get(shared_server.url + "/integration/api/pools/x", timeout=20)
+    assert answer.status_code == 401
+
+
+SMALL: list[tuple[str, Any]] = [
+    ("/api/cloud/permissions", []),
+    (
+        "/integration/api/pools",
+        [{"id": "local", "name": "Local pool"}, {"id": "other", "name": "other"}],
+    ),
+    ("/integration/api/pools/local", {"id": "local", "name": "Local pool"}),
+    ("/integration/api/pools/other/data-sources/", []),
+    (
+        "/integration/api/pools/local/data-sources/erp",
+        {
+            "id": "erp",
+            "name": "ERP",
+            "poolId": "local",
+            "type": "CUSTOM",
+            "targetSchemaName": "local_erp",
+        },
+    ),
+    ("/integration/api/pools/other/tables", []),
+    ("/integration/api/pools/local/columns?tableName=none", []),
+    ("/integration/api/pools/local/columns?tableName=none&schemaName=none", []),
+]
+
+
+@pytest.mark.parametrize(("path", "expected"), SMALL)
+def test_small_answers(start_server: StartServer, push: Push, path: str, expected: Any) -> None:
+    if path.endswith("other/tables"):
+        # Other tests push into the shared pools.
+        expected = push.server.get(path).json()
+    assert push.server.get(path).json() == expected
+
+
+def test_the_user_and_the_team_are_objects(shared_server: Server) -> None:
+    assert shared_server.get("/api/cloud").json()["id"]
+    assert shared_server.get("/api/team").json()["trackingEnabled"] is False
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/integration/api/pools/none",
+        "/integration/api/pools/none/tables",
+        "/integration/api/pools/none/columns?tableName=t",
+        "/integration/api/pools/none/data-sources/",
+        "/integration/api/pools/local/data-sources/none",
+        "/integration/api/pools/other/data-sources/erp",
+    ],
+)
+def test_unknown_pools_and_connections(shared_server: Server, path: str) -> None:
+    assert shared_server.get(path).status_code == 404
+
+
+def test_columns_need_a_table_name(shared_server: Server) -> None:
+    answer = shared_server.get("/integration/api/pools/local/columns")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["attribute"] == "tableName"
+
+
+def test_tables_and_columns_by_connection(push: Push, table: str) -> None:
+    push.load(table, {"a": ["x"]})
+    push.load(table, {"b": [1]}, connectionId="erp")
+    listed = push.server.get("/integration/api/pools/local/tables").json()
+    assert [entry for entry in listed if entry["name"] == table] == [
+        {
+            "name": table,
+            "loaderSource": None,
+            "available": False,
+            "dataSourceId": source,
+            "dataSourceName": name,
+            "columns": [],
+            "type": "TABLE",
+            "schemaName": schema,
+        }
+        for source, name, schema in ((None, None, "local"), ("erp", "ERP", "local_erp"))
+    ]
+    assert push.server.columns(table.upper()) == {"a": ("STRING", 320)}
+    assert push.server.columns(table, schemaName="erp") == {"b": ("INTEGER", None)}
+
+
+def test_listings_can_be_forbidden(start_server: StartServer) -> None:
+    push = Push(start_server("--listing-permission", "off"))
+    push.load("t", {"a": [1]})
+    for path in ("tables", "columns?tableName=t"):
+        answer = push.server.get(f"/integration/api/pools/local/{path}")
+        assert answer.status_code == 403
+        assert answer.json()["errorCode"] == "ADMIN_ACCESS_ERROR"
+    assert push.server.get("/integration/api/pools/local").status_code == 200
+
+
+@pytest.mark.parametrize("gone", ["data-ingestion", "integration"])
+def test_a_prefix_can_be_gone(start_server: StartServer, gone: str) -> None:
+    prefixes = ["data-ingestion", "integration"]
+    prefixes.remove(gone)
+    server = start_server("--data-push-prefixes", *prefixes)
+    assert Push(server, prefix=gone).try_create("t").status_code == 404
+    assert Push(server, prefix=prefixes[0]).try_create("t").status_code == 200
+    assert server.get("/integration/api/pools").status_code == 200
+
+
+def test_small_calls_are_not_delayed(shared_server: Server) -> None:
+    """Delayed acknowledgements would make it eight seconds."""
+    started = time.monotonic()
+    for _ in range(200):
+        assert shared_server.get("/integration/api/pools/local").status_code == 200
+    assert time.monotonic() - started < 4
+
+
+def test_requests_are_counted(start_server: StartServer) -> None:
+    server = start_server()
+    Push(server).load("t", {"a": [1]})
+    counted = server.get("/_emulator/requests").json()
+    base = "/data-ingestion/api/v1/data-push/local/jobs"
+    assert {c["path"]: c["count"] for c in counted if c["method"] == "POST"} == {
+        base: 1,
+        base + "/{id}": 1,
+        base + "/{id}/chunks/upserted": 1,
+    }
+
+
+def test_the_openapi_document(shared_server: Server) -> None:
+    document = requests.get(shared_server.url + "/openapi.json", timeout=20).json()
+    assert "/data-ingestion/api/v1/data-push/{pool_id}/jobs/{job_id}/chunks" in document["paths"]
+
+
+@pytest.mark.parametrize(
+    "sql", ["DROP SCHEMA local", "CREATE TABLE local.x (a INTEGER)", "SELEC 1", "SELECT * FROM no"]
+)
+def test_the_admin_query_only_reads(shared_server: Server, sql: str) -> None:
+    answer = shared_server.post("/_emulator/query", json={"sql": sql})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["error"]

@@ -1,0 +1,229 @@
+"""The server as a process: start, lifeline, signals, locks, restart, a kill in mid job."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from .conftest import KEY, Push, StartServer, eventually, parquet
+
+ROWS = {"id": [1, 2]}
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "celonis_emulator", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, **options
+    )
+
+
+def test_the_ready_file_tells_where(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    (ready,) = tmp_path.glob("ready-*")
+    about = json.loads(ready.read_text())
+    assert about["host"] == "127.0.0.1"
+    assert about["pid"] == server.process.pid
+    assert server.url.endswith(f":{about['port']}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(start_server: StartServer, number: signal.Signals) -> None:
+    push = Push(start_server("--running-seconds", "60", stderr=subprocess.PIPE))
+    push.load
+    job = push.create("t")
+    push.send(job, ROWS)
+    push.execute(job)
+    eventually(lambda: push.get(job)["status"] == "RUNNING", "the job runs")
+    push.server.process.send_signal(number)
+    # The session's idle connection does not keep it alive.
+    _, errors = push.server.process.communicate(timeout=10)
+    assert push.server.process.returncode == 0
+    assert errors == b""
+    push = Push(start_server(database=push.server.database))
+    shown = push.get(job)
+    assert shown["status"] == "ERROR"
+    assert "stopped" in shown["logs"][0]
+
+
+def test_a_healthy_run_prints_nothing(start_server: StartServer) -> None:
+    push = Push(start_server(stderr=subprocess.PIPE, stdout=subprocess.PIPE))
+    push.load("t", ROWS)
+    push.load("t", {"id": ["text"]}, type="DELTA", status="ERROR")
+    push.server.get("/nothing")
+    push.server.session.close()
+    push.server.process.terminate()
+    assert push.server.process.communicate(timeout=10) == (b"", b"")
+
+
+def test_it_ends_when_stdin_closes(start_server: StartServer) -> None:
+    server = start_server("--until-stdin-closes", stdin=subprocess.PIPE)
+    push = Push(server)
+    push.load("t", ROWS)
+    # A request in progress and a job at work do not hold it.
+    slow = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":")[-1])))
+    slow.sendall(b"POST /integration/api/pools HTTP/1.1\r\nContent-Length: 100\r\n\r\n")
+    started = time.monotonic()
+    assert server.process.stdin is not None
+    server.process.stdin.close()
+    assert server.process.wait(5) == 0
+    assert time.monotonic() - started < 1.5
+    slow.close()
+    again = Push(start_server(database=server.database))
+    assert again.server.rows("SELECT count(*) FROM local.t") == [["2"]]
+
+
+def test_without_the_lifeline_a_closed_stdin_does_not_matter(start_server: StartServer) -> None:
+    server = start_server(stdin=subprocess.DEVNULL)
+    assert server.get("/api/cloud").status_code == 200
+
+
+def test_state_survives_a_restart(start_server: StartServer) -> None:
+    options = ("--pool", "p=Pool", "--connection", "p:c=Conn", "--connection", "q:c")
+    push = Push(start_server(*options), pool="p")
+    done = push.load("T", {"s": ["x" * 300]}, connectionId="c", fallbackVarcharLength=200)
+    new = push.create("T", "DELTA", connectionId="c", keys=["s"])
+    push.send(new, {"s": ["first"]})
+    gone = push.load("gone", ROWS)["id"]
+    push.server.session.delete(f"{push.server.url}{push.base}/{gone}")
+    before = push.server.get("/_emulator/history").json()
+    assert push.server.stop() == 0
+
+    # Pools and connections need not be named again.
+    push = Push(start_server("--pool", "p", database=push.server.database), pool="p")
+    server = push.server
+    assert [pool["id"] for pool in server.get("/integration/api/pools").json()] == ["p", "q"]
+    sources = server.get("/integration/api/pools/p/data-sources/").json()
+    assert [source["name"] for source in sources] == ["Conn"]
+    assert server.get("/_emulator/history").json() == before
+    assert push.get(done["id"]) == done
+    assert server.get(f"{push.base}/{gone}").status_code == 404
+    assert server.columns("t", pool="p", schemaName="c") == {"s": ("STRING", 800)}
+    push.send(new, {"s": ["second" * 50]})
+    assert push.run(new)["status"] == "DONE"
+    rows = server.rows("SELECT length(s) FROM p_c.T ORDER BY 1")
+    assert rows == [["5"], ["200"], ["200"]]
+
+
+def test_a_kill_in_mid_job_leaves_the_table_as_it_was(start_server: StartServer) -> None:
+    push = Push(start_server("--running-seconds", "0.2"))
+    push.load("t", ROWS)
+    job = push.create("t")
+    push.send(job, {"id": range(2_000_000)})
+    files = Path(f"{push.server.database}.chunks")
+    push.execute(job)
+    eventually(lambda: push.get(job)["status"] == "RUNNING", "the job runs")
+    time.sleep(0.25)
+    push.server.process.kill()
+    push.server.process.wait(10)
+    (stray := files / job / "stray.part").write_bytes(b"half an upload")
+    push = Push(start_server(database=push.server.database))
+    shown = push.get(job)
+    rows = push.server.rows("SELECT count(*) FROM local.t")
+    # Either it was just through, or nothing of it is seen.
+    assert (shown["status"], rows) in [("ERROR", [["2"]]), ("DONE", [["2000000"]])]
+    assert not stray.exists()
+    assert push.execute(job).status_code == 400
+
+
+def test_a_second_server_names_the_holder(start_server: StartServer) -> None:
+    server = start_server()
+    started = time.monotonic()
+    second = run("serve", "--port", "0", "--api-key", "k", "--database", str(server.database))
+    assert time.monotonic() - started > 2
+    assert second.returncode == 4
+    (line,) = second.stderr.splitlines()
+    assert str(server.database) in line
+    assert f"process {server.process.pid}" in line
+    assert "celonis-emulator serve" in line
+    assert "base_url" in line
+
+
+def test_a_database_that_is_let_go_in_time_is_opened(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    database = tmp_path / "held.duckdb"
+    code = (
+        "import duckdb, sys, time; duckdb.connect(sys.argv[1]); print('held', flush=True); "
+        "time.sleep(1.2)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(database)], stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert start_server(database=database).get("/api/cloud").status_code == 200
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (junk := tmp_path / "junk.duckdb").write_bytes(b"junk" * 1000)
+    ended = run("serve", "--port", "0", "--api-key", "k", "--database", str(junk))
+    assert ended.returncode == 4
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        database = str(tmp_path / "c.duckdb")
+        ended = run("serve", "--port", port, "--api-key", "k", "--database", database)
+    assert ended.returncode == 3
+    assert port in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--pool", "_celonis"),
+        ("--pool", "a_b", "--connection", "a:b"),
+        ("--pool", "a", "--pool", "A"),
+    ],
+)
+def test_pools_that_would_share_a_schema(tmp_path: Path, options: tuple[str, ...]) -> None:
+    database = str(tmp_path / "c.duckdb")
+    ended = run("serve", "--port", "0", "--api-key", "k", "--database", database, *options)
+    assert ended.returncode == 2
+    assert "schema" in ended.stderr
+
+
+def test_a_key_is_made_and_told_when_none_is_given(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CELONIS_EMULATOR")}
+    command = [sys.executable, "-m", "celonis_emulator", "serve", "--port", "0"]
+    ready = tmp_path / "ready"
+    command += ["--database", str(tmp_path / "c.duckdb"), "--ready-file", str(ready)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        key = line.split()[-1]
+        eventually(ready.exists, "the server answers")
+        port = json.loads(ready.read_text())["port"]
+        tables = run("tables", "--url", f"http://127.0.0.1:{port}", "--api-key", key)
+        assert tables.returncode == 0, tables.stderr
+        process.terminate()
+    assert len(key) >= 32
+    assert key != KEY
+
+
+def test_the_database_is_plain_duckdb(start_server: StartServer) -> None:
+    push = Push(start_server())
+    push.load('odd "name"', {"a": [1], "s": ["x"]})
+    job = push.create("t", fileType="CSV")
+    assert push.upload(job, b"a\n1\n").status_code == 200
+    assert push.upload(job, parquet(ROWS)).status_code == 400
+    push.run(job)
+    push.server.stop()
+    with duckdb.connect(str(push.server.database), read_only=True) as connection:
+        sql = 'SELECT typeof(a), typeof(s) FROM local."odd ""name"""'
+        assert connection.execute(sql).fetchall() == [("BIGINT", "VARCHAR")]
+        assert connection.execute("SELECT * FROM local.t").fetchall() == [("1",)]
+    assert not list(push.server.database.parent.glob("*.wal"))
