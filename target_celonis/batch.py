@@ -47,6 +47,11 @@ RULES: dict[str, str] = {
     "unknown_property": "The record has a property that the SCHEMA lacks; it is not loaded.",
 }
 
+HARMLESS_RULES = frozenset(
+    {"empty_text_as_null", "text_as_value", "value_as_text", "number_as_boolean"}
+)
+"""Rules that lose nothing; every CSV tap has them applied."""
+
 
 @dataclass
 class Notes:

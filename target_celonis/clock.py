@@ -19,6 +19,11 @@ class StoppedError(Exception):
 class Clock(Protocol):
     """What the program needs of time."""
 
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        ...
+
     def now(self) -> float:
         """Return seconds since the epoch, UTC."""
         ...
@@ -45,6 +50,11 @@ class SystemClock:
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return self._stopped.is_set()
 
     def now(self) -> float:
         """Return seconds since the epoch, UTC."""

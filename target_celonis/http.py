@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -117,24 +118,27 @@ class FilePart:
         ).encode()
         self._tail = f"\r\n--{boundary}--\r\n".encode()
 
-    def open(self) -> _Body:
-        """Return the body from its beginning."""
-        return _Body(self._head, self._path.open("rb"), self._tail, self._path.stat().st_size)
+    def open(self, clock: Clock) -> _Body:
+        """Return the body from its beginning; reading it ends when the clock is stopped."""
+        return _Body(self._head, self._path.open("rb"), self._tail, clock)
 
 
 class _Body:
     """A file-like body with a known length, as ``requests`` streams it."""
 
-    def __init__(self, head: bytes, file: BinaryIO, tail: bytes, file_bytes: int) -> None:
+    def __init__(self, head: bytes, file: BinaryIO, tail: bytes, clock: Clock) -> None:
         self._file = file
+        self._clock = clock
         self._parts: list[BinaryIO] = [io.BytesIO(head), file, io.BytesIO(tail)]
-        self._length = len(head) + file_bytes + len(tail)
+        self._length = len(head) + os.fstat(file.fileno()).st_size + len(tail)
 
     def __len__(self) -> int:
         return self._length
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes, none at the end; more than asked for, in few large reads."""
+        if self._clock.stopped:
+            raise StoppedError
         while self._parts:
             data = self._parts[0].read(max(size, _READ_BYTES))
             if data:
@@ -234,7 +238,7 @@ class Http:
 
     def _once(self, request: _Request) -> Answer:
         """Send once."""
-        body = request.file.open() if request.file else None
+        body = request.file.open(self._clock) if request.file else None
         headers = {"Content-Type": request.file.content_type} if request.file else {}
         try:
             with self._session.request(

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from target_celonis.batch import RULES, Notes, convert
+from target_celonis.batch import HARMLESS_RULES, RULES, Notes, convert
 from target_celonis.celonis import JobType
 from target_celonis.checkpoint import StateLedger
 from target_celonis.config import Config, LoadMethod, StreamSettings
@@ -385,15 +385,20 @@ class Loader:
             logger.info("%s", line)
 
 
-def rules_applied(report: StreamReport) -> list[str]:
-    """Return a sentence for each rule for odd values that a stream's records met."""
+def rules_applied(report: StreamReport) -> list[tuple[int, str]]:
+    """Return a sentence for each rule for odd values that a stream's records met.
+
+    Returns:
+        Log level and sentence: a warning where something of a value is lost.
+    """
     by_rule: dict[str, list[tuple[str, int]]] = {}
     for (name, rule), count in sorted(report.rules.items()):
         by_rule.setdefault(rule, []).append((name, count))
     lines = []
     for rule, found in by_rule.items():
         where = ", ".join(f"{name} ({count})" for name, count in found[:10])
-        lines.append(f"Stream {report.stream}: {RULES[rule]} Columns: {where}.")
+        level = logging.INFO if rule in HARMLESS_RULES else logging.WARNING
+        lines.append((level, f"Stream {report.stream}: {RULES[rule]} Columns: {where}."))
     return lines
 
 

@@ -95,12 +95,16 @@ def merge(
 
 def _rewrite(chunk: Chunk, superseded: Any, plan: TablePlan, writer: ChunkWriter) -> int:
     """Copy a chunk without its superseded rows, under ``plan``; return how many were left out."""
-    start = dropped = 0
+    start = dropped = low = 0
     for table in read_row_groups(chunk):
         kept = table
         if superseded is not None:
-            places = _counting(start, table.num_rows)
-            kept = table.filter(pc.invert(pc.is_in(places, value_set=superseded)))
+            high = bisect_left(_Places(superseded), start + table.num_rows, low)
+            here = superseded.slice(low, high - low)
+            low = high
+            if len(here):
+                places = _counting(start, table.num_rows)
+                kept = table.filter(pc.invert(pc.is_in(places, value_set=here)))
         start += table.num_rows
         dropped += table.num_rows - kept.num_rows
         for batch in conform(kept, plan).to_batches():
@@ -154,9 +158,12 @@ class _Superseded:
             low = high
 
     def of_chunk(self, index: int) -> Any:  # pyarrow ships no types
-        """Return the places of a chunk's superseded rows, counted from its first; None if none."""
+        """Return the places of a chunk's superseded rows, in order, from its first; or None."""
         path = self._path(index)
-        return _int64s(path.read_bytes()) if path.exists() else None
+        if not path.exists():
+            return None
+        places = _int64s(path.read_bytes())  # sorted within each partition that added some
+        return places.take(pc.array_sort_indices(places))
 
 
 class _Places(Sequence[int]):

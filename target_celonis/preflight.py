@@ -36,16 +36,17 @@ class Check:
     found: str
 
 
-def preflight(http: Http, config: Config, key: Secret) -> tuple[Celonis, list[Check]]:
+def preflight(http: Http, config: Config, key: Secret, checks: list[Check]) -> Celonis:
     """Find out how to speak to the pool, and whether the key may push into it.
 
     Args:
         http: Unsigned; signed here.
         config: Settings.
         key: The key.
+        checks: Takes what was looked at and found good, also when something else is not.
 
     Returns:
-        The pool, and what was checked.
+        The pool.
 
     Raises:
         AccessError: The key is refused, or the pool or the connection is unknown to it.
@@ -53,16 +54,15 @@ def preflight(http: Http, config: Config, key: Secret) -> tuple[Celonis, list[Ch
     """
     auth, prefix = _find_way_in(http, config, key)
     celonis = Celonis(http, config.data_pool_id, config.connection_id, prefix)
-    jobs = celonis.list_jobs()
-    checks = [
+    checks += [
         Check("Celonis answers", http.base_url),
         Check("key is accepted", f"as {SCHEMES[auth.method]}"),
         Check("data pool can be pushed into", f"{config.data_pool_id}, under {prefix}"),
-        Check("push jobs in the data pool", str(len(jobs))),
+        Check("push jobs in the data pool", str(len(celonis.list_jobs()))),
     ]
     if config.connection_id is not None:
         checks.append(_check_connection(celonis, config.connection_id))
-    return celonis, checks
+    return celonis
 
 
 def _find_way_in(http: Http, config: Config, key: Secret) -> tuple[KeyAuth, str]:

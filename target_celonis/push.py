@@ -34,7 +34,13 @@ from target_celonis.celonis import (
     SchemaColumn,
 )
 from target_celonis.clock import Clock, Deadline, StoppedError
-from target_celonis.errors import ContractError, LimitError, RemoteError, TargetCelonisError
+from target_celonis.errors import (
+    ContractError,
+    LimitError,
+    OutcomeUnknownError,
+    RemoteError,
+    TargetCelonisError,
+)
 from target_celonis.http import expect, rate_limit_pause
 from target_celonis.merge import PARTITION_ROWS, merge
 from target_celonis.table import ListedColumn, TablePlan, compare, declared_length
@@ -206,7 +212,6 @@ class DataPush:
         """Return the job to create, and whether the table's lengths were looked at."""
         plan, job_type = task.plan, task.type
         lengths = column_lengths(plan, longest)
-        keys = tuple(column.name for column in plan.keys)
         adds_columns = False
         verified = listing.tables is not None
         if job_type is JobType.DELTA and listing.tables is not None:
@@ -219,15 +224,21 @@ class DataPush:
                     lengths |= {c.name: c.length for c in _same_names(plan, listed) if c.length}
             elif self._config.create_missing_table == "replace":
                 job_type = JobType.REPLACE
+        keyed = job_type is JobType.DELTA  # a REPLACE has no keys, its rows are unique by now
         columns = tuple(
-            SchemaColumn(column.name, column.celonis_type, lengths.get(column.name), column.is_key)
+            SchemaColumn(
+                name=column.name,
+                type=column.celonis_type,
+                length=lengths.get(column.name),
+                is_key=keyed and column.is_key,
+            )
             for column in plan.columns
         )
         return JobSpec(
             table=plan.table,
             type=job_type,
             columns=columns,
-            keys=keys if job_type is JobType.DELTA else (),
+            keys=tuple(column.name for column in plan.keys) if keyed else (),
             adds_columns=adds_columns,
         ), verified
 
@@ -264,11 +275,13 @@ class DataPush:
         deadline = Deadline(self._clock, self._config.wait_timeout_seconds)
         try:
             self._execute(job, deadline)
-        except (StoppedError, LimitError):
+        except OutcomeUnknownError:
+            raise  # it may be running: what runs is not deleted
+        except (StoppedError, TargetCelonisError):
             self.abort(job)
             raise
         self._await_end(job, deadline)
-        self.abort_quietly(job)
+        self._forget(job)
         if job.awaited_columns:
             self._check_new_columns(job)
         return Receipt(
@@ -281,7 +294,7 @@ class DataPush:
             length_verified=job.length_verified,
         )
 
-    def abort_quietly(self, job: OpenJob) -> None:
+    def _forget(self, job: OpenJob) -> None:
         """Delete a job that has ended; there may be a cap on jobs left behind."""
         try:
             self._celonis.delete_job(job.id)
@@ -336,7 +349,7 @@ class DataPush:
             if seen.status == JobStatus.DONE:
                 return
             if seen.status in TERMINAL:
-                self.abort_quietly(job)
+                self._forget(job)
                 said = " ".join(line.strip() for line in seen.logs)[:2000]
                 raise RemoteError(
                     "TC-REMOTE-04",

@@ -78,9 +78,7 @@ class RunDirectory:
         try:
             base.mkdir(mode=0o700, parents=True, exist_ok=True)
             _remove_dead_runs(base)
-            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-            self.path = Path(tempfile.mkdtemp(prefix=f"run-{stamp}-{os.getpid()}-", dir=base))
-            self._lock = _lock(self.path)
+            self.path, self._lock = _make_run(base)
         except OSError as error:
             raise unwritable(base, error) from None
 
@@ -97,9 +95,8 @@ class RunDirectory:
     def close(self) -> None:
         """Remove the directory and all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._lock)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
 
 
 def _user() -> str:
@@ -122,6 +119,16 @@ def _lock(run: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def _make_run(base: Path) -> tuple[Path, int]:
+    """Make a run directory and take its lock."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=f"run-{stamp}-{os.getpid()}-", dir=base))
+        lock = _lock(path)
+        if lock is not None and path.exists():  # else one that starts too took it for dead
+            return path, lock
 
 
 def _remove_dead_runs(base: Path) -> None:

@@ -23,7 +23,7 @@ from singer_sdk.singerlib.encoding.base import GenericSingerReader
 from singer_sdk.sinks import Sink
 
 from target_celonis.clock import StoppedError, SystemClock
-from target_celonis.config import EMBEDDED, Config, Secret, json_schema, parse, read_files
+from target_celonis.config import Config, Secret, json_schema, parse, read_files
 from target_celonis.embedded import EmbeddedCelonis
 from target_celonis.errors import (
     InternalError,
@@ -50,6 +50,8 @@ from target_celonis.spool import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from target_celonis.celonis import Celonis
 
 logger = logging.getLogger("target-celonis")
 
@@ -108,10 +110,15 @@ class _Run:
         self._clock = SystemClock()
         self._signals = _Signals(self._clock)
 
-    def check(self) -> list[Check]:
-        """Only look whether a load could begin."""
-        with self._signals.installed(), self._opened() as (_, _, checks):
-            return checks
+    def check(self) -> None:
+        """Only look whether a load could begin; print what was looked at."""
+        checks: list[Check] = []
+        try:
+            with self._signals.installed(), self._opened(checks):
+                pass
+        finally:
+            for done in checks:
+                click.echo(f"ok      {done.name}: {done.found}")
 
     def load(self, file: IO[Any] | None) -> Counter[str]:
         """Load everything that ``file`` holds; return the messages read, by type.
@@ -120,11 +127,10 @@ class _Run:
             TargetCelonisError: The load failed; what is in Celonis, and which state came out,
                 follow the promises.
         """
-        with self._signals.installed(), self._opened() as (directory, http, _), http:
+        with self._signals.installed(), self._opened([]) as (directory, celonis):
             source = Source(file or sys.stdin, self._signals.wake_fd)
-            pusher = Pusher(
-                DataPush(self._celonis, self._config, self._clock), self._config.parallel_uploads
-            )
+            route = DataPush(celonis, self._config, self._clock)
+            pusher = Pusher(route, self._config.parallel_uploads)
             loader = Loader(self._config, directory, pusher, self._clock, _print_state)
             try:
                 seen = self._read(source, loader)
@@ -138,12 +144,17 @@ class _Run:
                 raise
             pusher.close()
             _print_table(loader)
-            if self._config.base_url != EMBEDDED:
-                logger.info("Data pool: %s", self._celonis.pool_link)
+            logger.info("%s", self._where_to_look(celonis))
             return seen
 
+    def _where_to_look(self, celonis: Celonis) -> str:
+        if not self._config.embedded:
+            return f"Data pool: {celonis.pool_link}"
+        database = self._config.embedded_database
+        return f"To see the tables: celonis-emulator tables --database {database}"
+
     @contextmanager
-    def _opened(self) -> Iterator[tuple[RunDirectory, Http, list[Check]]]:
+    def _opened(self, checks: list[Check]) -> Iterator[tuple[RunDirectory, Celonis]]:
         """Open the run directory and the way to Celonis, and check what can be known early."""
         directory = RunDirectory(self._config.spool_dir)
         embedded: EmbeddedCelonis | None = None
@@ -152,12 +163,12 @@ class _Run:
             if self._config.embedded:
                 embedded = EmbeddedCelonis(self._config, directory.path, self._clock)
                 base_url, key = embedded.base_url, embedded.key
-            http = Http(base_url, self._clock, self._config.parallel_uploads)
-            try:
-                self._celonis, checks = preflight(http, self._config, key or Secret(""))
-            except StoppedError:
-                raise self._signal_error() from None
-            yield directory, http, checks
+            with Http(base_url, self._clock, self._config.parallel_uploads) as http:
+                try:
+                    celonis = preflight(http, self._config, key or Secret(""), checks)
+                except StoppedError:
+                    raise self._signal_error() from None
+                yield directory, celonis
         finally:
             if embedded is not None:
                 embedded.close()
@@ -182,6 +193,8 @@ class _Run:
                 method(message)
                 seen[name] += len(message.records) if isinstance(message, RecordRun) else 1
             loader.tick()
+        if self._signals.number is not None:
+            raise StoppedError  # the tap may have been sent the signal, too, and closed the pipe
         return seen
 
     def _signal_error(self) -> SignalError:
@@ -195,15 +208,19 @@ class _Run:
 
 def _print_state(state: bytes) -> None:
     """Put a state on stdout, byte by byte as the tap wrote it."""
-    sys.stdout.write(state.decode() + "\n")
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:  # a test's text file
+        sys.stdout.write(state.decode() + "\n")
+    else:
+        binary.write(state + b"\n")
     sys.stdout.flush()
 
 
 def _print_table(loader: Loader) -> None:
     reports = loader.reports()
     for report in reports:
-        for line in rules_applied(report):
-            logger.warning("%s", line)
+        for level, line in rules_applied(report):
+            logger.log(level, "%s", line)
     if reports:
         for line in closing_table(reports):
             logger.info("%s", line)
@@ -310,8 +327,7 @@ class TargetCelonis(Target):
             return
         values = read_files(config)
         if check:
-            for done in _Run(parse(values, os.environ)).check():
-                click.echo(f"ok    {done.name}: {done.found}", err=True)
+            _Run(parse(values, os.environ)).check()
             return
         cls.print_version(print_fn=cls.logger.info)
         cls(config=values).listen(file_input)
