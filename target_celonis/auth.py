@@ -1,27 +1,44 @@
-"""Who we are to Celonis: the header that carries the key.
+"""Who we are to Celonis: the header that every request carries.
 
-Guarantees: the key leaves its ``Secret`` only for the Authorization header of a request to the
-configured host. Must not know: requests other than the one it signs.
+Hides the kinds of keys, and how OAuth tokens are got and renewed. Guarantees: a secret leaves its
+``Secret`` only for a request to the configured host; a token is renewed at 80 % of its life, and
+once when it is refused, also between two requests of one upload. Must not know: any other request
+than the one it signs and the one that asks for a token.
+
+OAuth as documented by Celonis ("Registering your OAuth client"): client credentials at
+``/oauth2/token``, tokens of some 15 minutes, no refresh token.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
 import requests.auth
 
+from target_celonis.errors import AccessError, RemoteError
+
 if TYPE_CHECKING:
-    from target_celonis.config import Secret
+    from target_celonis.clock import Clock
+    from target_celonis.config import OAuthClient, Secret
+    from target_celonis.http import Answer, Http
 
 SCHEMES = {"app_key": "AppKey", "api_key": "Bearer"}
-"""Word before the key, by ``auth_method``. The two kinds of key look alike, so that ``auto`` tries
+"""Word before a key, by ``auth_method``. The two kinds of key look alike, so that ``auto`` tries
 the application key first, as Celonis' own client does."""
+
+TOKEN_PATH = "/oauth2/token"  # noqa: S105  # a path
+PUSH_SCOPES = frozenset({"integration.data-pools", "integration.data-pools:data_push"})
+"""Either lets a client push."""
+
+_RENEWED_AT = 0.8
+_DEFAULT_LIFE_SECONDS = 899.0
 
 
 class KeyAuth(requests.auth.AuthBase):
-    """Signs requests with a key.
+    """Signs with a key.
 
     Args:
         method: A key of ``SCHEMES``.
@@ -30,17 +47,108 @@ class KeyAuth(requests.auth.AuthBase):
     """
 
     def __init__(self, method: str, key: Secret, base_url: str) -> None:
-        self.method = method
+        self.kind = SCHEMES[method]
         self._key = key
         self._host = urlsplit(base_url).netloc
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the header."""
         if urlsplit(request.url or "").netloc == self._host:
-            request.headers["Authorization"] = f"{SCHEMES[self.method]} {self._key.reveal()}"
+            request.headers["Authorization"] = f"{self.kind} {self._key.reveal()}"
         return request
+
+    def renew(self) -> bool:
+        """A key does not change."""
+        return False
+
+    def lacks_scope(self) -> bool:
+        """Keys have no scopes."""
+        return False
+
+
+class OAuth(requests.auth.AuthBase):
+    """Signs with tokens of the client credentials grant.
+
+    Args:
+        client: The OAuth client.
+        http: For asking for tokens.
+        clock: For their age.
+    """
+
+    kind = "OAuth client"
+
+    def __init__(self, client: OAuthClient, http: Http, clock: Clock) -> None:
+        self._client = client
+        self._http = http
+        self._clock = clock
+        self._host = urlsplit(http.base_url).netloc
+        self._lock = threading.Lock()
+        self._token = ""
+        self._renew_at = 0.0
+        self._scope: str | None = None
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the header, with a fresh token where the old one ages.
+
+        Raises:
+            AccessError: Celonis gives no token.
+        """
+        if urlsplit(request.url or "").netloc == self._host:
+            with self._lock:
+                if self._clock.monotonic() >= self._renew_at:
+                    self._get_token()
+                request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+    def renew(self) -> bool:
+        """Have the next request get a new token."""
+        with self._lock:
+            self._renew_at = 0.0
+        return True
+
+    def lacks_scope(self) -> bool:
+        """Return whether the token's scope, where it was told, leaves out pushing."""
+        return self._scope is not None and not PUSH_SCOPES & set(self._scope.split())
+
+    def _get_token(self) -> None:
+        form = {"grant_type": "client_credentials", "scope": self._client.scope}
+        basic: tuple[str, str] | None = None
+        if self._client.client_auth == "basic":
+            basic = (self._client.client_id, self._client.secret.reveal())
+        else:
+            form["client_id"] = self._client.client_id
+            form["client_secret"] = self._client.secret.reveal()
+        answer = self._http.post_form(TOKEN_PATH, form, basic)
+        if not answer.ok:
+            raise _no_token(answer, self._client)
+        content = answer.json()
+        token = content.get("access_token") if isinstance(content, dict) else None
+        if not isinstance(token, str) or not token:
+            raise RemoteError("TC-REMOTE-05", "Celonis answered without an access token.")
+        life = content.get("expires_in")
+        seconds = float(life) if isinstance(life, int | float) else _DEFAULT_LIFE_SECONDS
+        scope = content.get("scope")
+        self._scope = scope if isinstance(scope, str) and scope else None
+        self._token = token
+        self._renew_at = self._clock.monotonic() + _RENEWED_AT * seconds
+
+
+def _no_token(answer: Answer, client: OAuthClient) -> AccessError:
+    said = answer.explanation()
+    if "scope" in said:
+        return AccessError(
+            "TC-ACCESS-04",
+            f"The OAuth client may not have the scope `{client.scope}`.",
+            "Give the client this scope in Celonis, or name those it has as `oauth_scope`.",
+        )
+    return AccessError(
+        "TC-ACCESS-04",
+        f"Celonis does not accept the OAuth client (status {answer.status}).",
+        "Check `oauth_client_id` and `oauth_client_secret`, and whether the client was registered "
+        "for `oauth_client_auth` basic or post.",
+    )
 
 
 def candidates(auth_method: str) -> tuple[str, ...]:
-    """Return the methods to try for a configured ``auth_method``."""
+    """Return the kinds of key to try for a configured ``auth_method``."""
     return tuple(SCHEMES) if auth_method == "auto" else (auth_method,)

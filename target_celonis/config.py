@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from target_celonis.errors import SettingsError
+from target_celonis.settings import SETTINGS, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,192 +65,6 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting as users see it: the source of the parser, ``--about`` and the documents.
-
-    Attributes:
-        name: Its key in a configuration file.
-        kind: ``string``, ``integer``, ``number``, ``boolean`` or ``array``.
-        description: One or two sentences.
-        default: The value when none is given; None means there is none.
-        options: The only values allowed, if limited.
-        minimum: The least value, for numbers.
-        maximum: The greatest value, for numbers.
-        secret: Whether the value must never be shown.
-        required: Whether a run cannot do without.
-    """
-
-    name: str
-    kind: str
-    description: str
-    default: Any = None
-    options: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
-    secret: bool = False
-    required: bool = False
-
-    def json_schema(self) -> dict[str, Any]:
-        """Return this setting as a property of a JSON schema."""
-        schema: dict[str, Any] = {
-            "type": [self.kind, "null"],
-            "title": self.name.replace("_", " ").capitalize(),
-            "description": self.description,
-        }
-        if self.kind == "array":
-            schema["items"] = {"type": "object"}
-        if self.default is not None:
-            schema["default"] = self.default
-        if self.options:
-            schema["enum"] = [*self.options, None]
-        if self.minimum is not None:
-            schema["minimum"] = self.minimum
-        if self.maximum is not None:
-            schema["maximum"] = self.maximum
-        if self.secret:
-            schema["secret"] = True
-            schema["writeOnly"] = True
-        return schema
-
-
-SETTINGS: tuple[Setting, ...] = (
-    Setting(
-        "base_url",
-        "string",
-        "Address of the Celonis team, https://TEAM.REALM.celonis.cloud, or `embedded`: a local "
-        "Celonis emulator is run for this run.",
-        required=True,
-    ),
-    Setting(
-        "embedded_database",
-        "string",
-        "DuckDB file that the embedded emulator keeps its tables in.",
-        default="celonis.duckdb",
-    ),
-    Setting(
-        "data_pool_id",
-        "string",
-        "Id of the data pool, or the address the browser shows when the pool is open. The "
-        "embedded emulator makes the pool (`local` when none is named).",
-    ),
-    Setting(
-        "connection_id",
-        "string",
-        "Id of the data connection to push into; without it the tables are made in the pool's "
-        "global schema.",
-    ),
-    Setting(
-        "auth_method",
-        "string",
-        "Kind of the key: `api_key` (a user's), `app_key` (an application's), or `auto`, which "
-        "finds out.",
-        default="auto",
-        options=("auto", "api_key", "app_key"),
-    ),
-    Setting("api_key", "string", "User API key or application key.", secret=True),
-    Setting(
-        "data_push_prefix",
-        "string",
-        "Path before /api/v1/data-push, or `auto`: the current one, then the older one.",
-        default="auto",
-    ),
-    Setting(
-        "load_method",
-        "string",
-        "`upsert`: a record replaces the row with its key (streams without keys append). "
-        "`append-only`: each record becomes a row. `overwrite`: the stream replaces its table.",
-        default="upsert",
-        options=tuple(LoadMethod),
-    ),
-    Setting(
-        "table_name",
-        "string",
-        "Name of a stream's table; `{stream}` stands for the stream's name.",
-        default="{stream}",
-    ),
-    Setting(
-        "streams",
-        "array",
-        "Rules for single streams, the first that matches counts: objects with `match` (a "
-        "pattern with * and ?) and any of `table`, `load_method`, `key_properties`, "
-        "`trust_end_of_input`.",
-        default=[],
-    ),
-    Setting(
-        "trust_end_of_input",
-        "boolean",
-        "Take the end of the input as proof that an overwritten stream was read to its end. Only "
-        "for taps that print neither `currently_syncing` nor ACTIVATE_VERSION.",
-        default=False,
-    ),
-    Setting(
-        "create_missing_table",
-        "string",
-        "How a table that is not there yet is made: by the ordinary `delta` push, or by a first "
-        "`replace` push.",
-        default="delta",
-        options=("delta", "replace"),
-    ),
-    Setting(
-        "timestamp_encoding",
-        "string",
-        "Parquet encoding of date-times: `int96` (microseconds) or `millis`.",
-        default="int96",
-        options=("int96", "millis"),
-    ),
-    Setting(
-        "chunk_size_mb",
-        "integer",
-        "Size of the Parquet chunks, in megabytes.",
-        default=100,
-        minimum=1,
-        maximum=950,
-    ),
-    Setting(
-        "checkpoint_interval_minutes",
-        "number",
-        "Push what was read and release its state after this many minutes, while reading goes "
-        "on; 0 = only at the end. Overwritten streams are pushed at the end in any case.",
-        default=30,
-        minimum=0,
-    ),
-    Setting(
-        "memory_limit_mb",
-        "integer",
-        "Upper bound for all buffers together, in megabytes.",
-        default=400,
-        minimum=64,
-    ),
-    Setting(
-        "spool_dir",
-        "string",
-        "Directory where chunks wait until they are loaded; default: one of the user's own in "
-        "the directory for temporary files.",
-    ),
-    Setting(
-        "parallel_uploads",
-        "integer",
-        "Chunks that are uploaded at the same time.",
-        default=4,
-        minimum=1,
-        maximum=32,
-    ),
-    Setting(
-        "wait_timeout_minutes",
-        "number",
-        "How long one push job may take once it was executed.",
-        default=120,
-        minimum=0.01,
-    ),
-    Setting(
-        "signal_grace_seconds",
-        "number",
-        "After SIGTERM or SIGINT: how long to wait for a push job that was executed already.",
-        default=20,
-        minimum=0,
-    ),
-)
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _RULE_KEYS = ("match", "table", "load_method", "key_properties", "trust_end_of_input")
 
@@ -277,8 +92,28 @@ class StreamSettings:
 
 
 @dataclass(frozen=True)
+class OAuthClient:
+    """An OAuth client of the Celonis team.
+
+    Attributes:
+        client_id: Its id.
+        secret: Its secret.
+        scope: Scopes, separated by blanks.
+        client_auth: ``basic`` or ``post``.
+    """
+
+    client_id: str
+    secret: Secret
+    scope: str
+    client_auth: str
+
+
+@dataclass(frozen=True)
 class Config:
-    """All settings, typed. Sizes in bytes, times in seconds; see ``SETTINGS`` for meanings."""
+    """All settings, typed. Sizes in bytes, times in seconds; see ``SETTINGS`` for meanings.
+
+    ``mapping`` holds what is set for the Singer SDK's mapper, under the SDK's own names.
+    """
 
     base_url: str
     embedded_database: Path
@@ -286,10 +121,15 @@ class Config:
     connection_id: str | None
     auth_method: str
     api_key: Secret | None
+    oauth: OAuthClient | None
+    ca_bundle: Path | None
+    proxy: Secret | None
     data_push_prefix: str | None
     load_method: LoadMethod
     table_name: str
     streams: tuple[StreamRule, ...]
+    add_record_metadata: bool
+    mapping: Mapping[str, Any]
     trust_end_of_input: bool
     create_missing_table: str
     timestamp_encoding: str
@@ -319,14 +159,6 @@ class Config:
             key_properties=rule.key_properties,
             trust_end_of_input=self.trust_end_of_input if trusted is None else trusted,
         )
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the settings as a JSON schema, for ``--about``."""
-    return {
-        "type": "object",
-        "properties": {setting.name: setting.json_schema() for setting in SETTINGS},
-    }
 
 
 def read_files(paths: Sequence[str]) -> dict[str, Any]:
@@ -382,35 +214,34 @@ def parse(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
             raise SettingsError("TC-SETTINGS-02", f"The setting `{name}` is not known.", hint)
     given = {setting.name: _value_of(setting, values, environment) for setting in SETTINGS}
     for setting in SETTINGS:
-        if setting.required and given[setting.name] is None:
-            raise SettingsError(
-                "TC-SETTINGS-04",
-                f"The setting `{setting.name}` is missing.",
-                f"Put it into the file given to --config, or set "
-                f"{ENVIRONMENT_PREFIX}{setting.name.upper()}.",
-            )
+        if setting.required:
+            _require(given, setting.name)
     base_url = _base_url(given["base_url"])
+    method = _auth_method(given)
     if base_url == EMBEDDED:
         given["data_pool_id"] = given["data_pool_id"] or EMBEDDED_POOL_ID
-    for name in ("data_pool_id", "api_key"):
-        if base_url != EMBEDDED and not given[name]:
-            raise SettingsError(
-                "TC-SETTINGS-04",
-                f"The setting `{name}` is missing.",
-                f"Set it, or {ENVIRONMENT_PREFIX}{name.upper()}; with `base_url: embedded` the "
-                "target runs without a Celonis.",
-            )
+    else:
+        credentials = (
+            ("oauth_client_id", "oauth_client_secret") if method == "oauth" else ("api_key",)
+        )
+        for name in ("data_pool_id", *credentials):
+            _require(given, name, "With `base_url: embedded` the target runs without a Celonis.")
     return Config(
         base_url=base_url,
         embedded_database=Path(given["embedded_database"]),
         data_pool_id=_pool_id(given["data_pool_id"]),
         connection_id=given["connection_id"],
-        auth_method=given["auth_method"],
+        auth_method=method,
         api_key=Secret(given["api_key"]) if given["api_key"] else None,
+        oauth=_oauth_client(given) if method == "oauth" else None,
+        ca_bundle=_ca_bundle(given["ca_bundle"]),
+        proxy=Secret(given["proxy"]) if given["proxy"] else None,
         data_push_prefix=_prefix(given["data_push_prefix"]),
         load_method=LoadMethod(given["load_method"]),
         table_name=given["table_name"],
         streams=tuple(_stream_rule(rule, index) for index, rule in enumerate(given["streams"])),
+        add_record_metadata=given["add_record_metadata"],
+        mapping=_mapping(given),
         trust_end_of_input=given["trust_end_of_input"],
         create_missing_table=given["create_missing_table"],
         timestamp_encoding=given["timestamp_encoding"],
@@ -422,6 +253,71 @@ def parse(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
         wait_timeout_seconds=given["wait_timeout_minutes"] * 60.0,
         signal_grace_seconds=given["signal_grace_seconds"],
     )
+
+
+def _require(given: Mapping[str, Any], name: str, hint: str = "") -> None:
+    if not given[name]:
+        raise SettingsError(
+            "TC-SETTINGS-04",
+            f"The setting `{name}` is missing.",
+            f"Put it into the file given to --config, or set {ENVIRONMENT_PREFIX}{name.upper()}. "
+            f"{hint}".strip(),
+        )
+
+
+def _auth_method(given: Mapping[str, Any]) -> str:
+    """Return the method to log in with; an OAuth client that is named without a key is meant."""
+    method: str = given["auth_method"]
+    if method == "auto" and given["oauth_client_id"] and not given["api_key"]:
+        return "oauth"
+    return method
+
+
+def _oauth_client(given: Mapping[str, Any]) -> OAuthClient | None:
+    if not given["oauth_client_id"]:
+        return None  # with the embedded emulator, which has a key of its own
+    return OAuthClient(
+        client_id=given["oauth_client_id"],
+        secret=Secret(given["oauth_client_secret"] or ""),
+        scope=given["oauth_scope"],
+        client_auth=given["oauth_client_auth"],
+    )
+
+
+def _ca_bundle(text: str | None) -> Path | None:
+    if not text:
+        return None
+    path = Path(text)
+    if not path.exists():
+        raise SettingsError(
+            "TC-SETTINGS-03",
+            f"The setting `ca_bundle` names {text}, which does not exist.",
+            "Give the path of a file with certificates in PEM form.",
+        )
+    return path
+
+
+_MAPPING_NAMES = (
+    "stream_maps",
+    "stream_map_config",
+    "faker_config",
+    "flattening_enabled",
+    "flattening_max_depth",
+    "flattening_max_key_length",
+    "flattening_separator",
+)
+
+
+def _mapping(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the SDK's mapper; none when nothing is to be mapped."""
+    if given["flattening_enabled"] and given["flattening_max_depth"] is None:
+        raise SettingsError(
+            "TC-SETTINGS-04",
+            "The setting `flattening_max_depth` is missing, which `flattening_enabled` needs.",
+        )
+    if not given["stream_maps"] and not given["flattening_enabled"]:
+        return {}
+    return {name: given[name] for name in _MAPPING_NAMES if given[name] is not None}
 
 
 def _value_of(
@@ -455,8 +351,14 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "number": (int, float),
     "boolean": (bool,),
     "array": (list,),
+    "object": (dict,),
 }
-_ARTICLES = {"integer": "a whole number", "array": "a list", "boolean": "true or false"}
+_ARTICLES = {
+    "integer": "a whole number",
+    "array": "a list",
+    "boolean": "true or false",
+    "object": "a JSON object",
+}
 
 
 def _checked(setting: Setting, value: Any) -> Any:  # a setting is of any kind

@@ -17,7 +17,7 @@ import threading
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self
 from urllib.parse import urlsplit
 
 import backoff
@@ -35,6 +35,8 @@ from target_celonis.errors import AccessError, OutcomeUnknownError, RemoteError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from target_celonis.config import Secret
 
 logger = logging.getLogger("target-celonis")
 
@@ -151,6 +153,27 @@ class _Body:
         self._file.close()
 
 
+class Signature(Protocol):
+    """Signs requests."""
+
+    @property
+    def kind(self) -> str:
+        """What the log calls it."""
+        ...
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the header."""
+        ...
+
+    def renew(self) -> bool:
+        """Prepare for another try after a 401; return whether that makes sense."""
+        ...
+
+    def lacks_scope(self) -> bool:
+        """Return whether it is known that pushing is outside of what was granted."""
+        ...
+
+
 class Http:
     """A session with one Celonis team.
 
@@ -158,16 +181,30 @@ class Http:
         base_url: Scheme and host.
         clock: For the waits between tries.
         parallel: Connections that are kept open.
+        ca_bundle: Certificate authorities to trust; None for the usual ones.
+        proxy: Proxy for all requests; None for what the environment says.
     """
 
-    def __init__(self, base_url: str, clock: Clock, parallel: int) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        clock: Clock,
+        parallel: int,
+        ca_bundle: Path | None = None,
+        proxy: Secret | None = None,
+    ) -> None:
         self.base_url = base_url
         self._clock = clock
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = "target-celonis"
-        if is_loopback(urlsplit(base_url).hostname or ""):
+        if proxy is not None:
+            self._session.trust_env = False  # a proxy that is named goes before the environment
+            self._session.proxies = {"http": proxy.reveal(), "https": proxy.reveal()}
+        elif is_loopback(urlsplit(base_url).hostname or ""):
             self._session.trust_env = False  # no proxy stands between this machine and itself
+        self._verify = True if ca_bundle is None else str(ca_bundle)
+        self._signature: Signature | None = None
         adapter = requests.adapters.HTTPAdapter(pool_connections=2, pool_maxsize=parallel + 4)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
@@ -182,17 +219,17 @@ class Http:
         """Close all connections."""
         self._session.close()
 
-    def authorize(self, auth: requests.auth.AuthBase) -> None:
+    def authorize(self, signature: Signature) -> None:
         """Sign every request from now on; also keeps ``.netrc`` from doing so."""
-        self._session.auth = auth
+        self._signature = signature
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
         """GET, repeated as need be; any other answer is returned, good or not."""
-        return self._send(_Request("GET", path, params))
+        return self._send(_Request("GET", path, params, repeatable=True))
 
     def delete(self, path: str) -> Answer:
         """DELETE, repeated as need be; any other answer is returned, good or not."""
-        return self._send(_Request("DELETE", path))
+        return self._send(_Request("DELETE", path, repeatable=True))
 
     def post(
         self,
@@ -213,12 +250,21 @@ class Http:
         Raises:
             OutcomeUnknownError: The request was sent and no usable answer came.
         """
-        return self._send(_Request("POST", path, None, json, file, retry_rate_limit))
+        return self._send(
+            _Request("POST", path, json=json, file=file, retry_rate_limit=retry_rate_limit)
+        )
+
+    def post_form(
+        self, path: str, form: Mapping[str, str], basic: tuple[str, str] | None
+    ) -> Answer:
+        """POST a form that may be sent any number of times, signed by ``basic`` or not at all."""
+        return self._send(_Request("POST", path, form=form, basic=basic, repeatable=True))
 
     def _send(self, request: _Request) -> Answer:
         """Send until there is an answer to return."""
         attempts = _Attempts(request, self._clock)
         waited = 0.0
+        renewed = request.form is not None or self._signature is None
         while True:
             try:
                 answer = self._once(request)
@@ -227,6 +273,10 @@ class Http:
                 if retry is None:
                     raise self._unreachable(error) from None
             else:
+                if answer.status == HTTPStatus.UNAUTHORIZED and not renewed:
+                    renewed = True  # a 401 was refused before anything was done
+                    if self._signature is not None and self._signature.renew():
+                        continue
                 retry = attempts.after_answer(answer)
                 if retry is None:
                     return replace(answer, waited_seconds=waited)
@@ -245,7 +295,9 @@ class Http:
                 request.method,
                 self.base_url + request.path,
                 params=request.params,
-                data=body,
+                data=body or request.form,
+                auth=self._signature_of(request),
+                verify=self._verify_of(),
                 json=request.json,
                 headers=headers,
                 timeout=(limits.CONNECT_TIMEOUT_SECONDS, limits.READ_TIMEOUT_SECONDS),
@@ -266,6 +318,18 @@ class Http:
             if body:
                 body.close()
 
+    def _signature_of(self, request: _Request) -> Any:
+        if request.form is None:
+            return self._signature
+        return request.basic or _unsigned
+
+    def _verify_of(self) -> str | bool:
+        """Return what certificates are checked with; the environment may name a bundle."""
+        if self._verify is True and self._session.trust_env:
+            named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+            return named or True
+        return self._verify
+
     def _say(self, request: _Request, what: str) -> None:
         """Log a wait: for one path as a warning once, then for the curious."""
         with self._lock:
@@ -278,8 +342,15 @@ class Http:
             return RemoteError(
                 "TC-REMOTE-01",
                 f"The certificate of {self.base_url} cannot be verified.",
-                "If your network has a certificate authority of its own, name its bundle in the "
-                "environment variable REQUESTS_CA_BUNDLE.",
+                "If your network has a certificate authority of its own, name its file as "
+                "`ca_bundle`.",
+            )
+        if isinstance(error, requests.exceptions.ProxyError):
+            return RemoteError(
+                "TC-REMOTE-06",
+                "The proxy refuses the connection, or cannot be reached.",
+                "Check `proxy` or the variable HTTPS_PROXY, with user and password if it asks for "
+                "them.",
             )
         return RemoteError(
             "TC-REMOTE-01",
@@ -297,15 +368,18 @@ class _Request:
     params: Mapping[str, str] | None = None
     json: Any = None
     file: FilePart | None = None
+    form: Mapping[str, str] | None = None
+    basic: tuple[str, str] | None = None
     retry_rate_limit: bool = True
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether doing it twice is the same as doing it once."""
-        return self.method != "POST"
+    repeatable: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
+
+
+def _unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leave a request as it is; given instead of nothing, so that ``.netrc`` is not looked at."""
+    return request
 
 
 class _Attempts:

@@ -48,6 +48,7 @@ class _Stream:
 
     Attributes:
         settings: What the configuration says of it.
+        source: The tap's name of it.
         plan: Its table, as wide as all schemas so far.
         report: Its counts.
         writer: Takes its records; None until the first of a checkpoint.
@@ -60,6 +61,7 @@ class _Stream:
     """
 
     settings: StreamSettings
+    source: str
     plan: TablePlan
     report: StreamReport
     writer: ChunkWriter | None = None
@@ -147,7 +149,7 @@ class Loader:
         if plan.table != settings.table:
             logger.info("Stream %s: its table is named %s.", message.stream, plan.table)
         report = StreamReport(message.stream, plan.table)
-        self._streams[message.stream] = _Stream(settings, plan, report)
+        self._streams[message.stream] = _Stream(settings, message.source, plan, report)
 
     def _claim_table(self, stream: str, table: str) -> None:
         other = self._tables.setdefault(table.casefold(), stream)
@@ -186,6 +188,10 @@ class Loader:
                 f"Line {run.lines[0]} is a RECORD of stream `{run.stream}`, whose SCHEMA did not "
                 "come before.",
             )
+        stream.report.read += run.filtered
+        stream.report.filtered += run.filtered
+        if not run.records:
+            return
         if not stream.rows:
             stream.first_line = run.lines[0]
             self._ledger.pend(run.stream, run.lines[0])
@@ -222,21 +228,23 @@ class Loader:
         """Take a STATE."""
         if message.names_syncing:
             for stream in self._streams.values():
-                if stream.report.stream != message.currently_syncing:
+                if stream.source != message.currently_syncing:
                     stream.ended_line = message.line
         self._ledger.add_state(message.line, message.value)
         self._release_safe()
 
     def activate_version(self, message: ActivateVersionMessage) -> None:
         """Take an ACTIVATE_VERSION: for a stream that overwrites, a proof of its end."""
-        stream = self._streams.get(message.stream)
-        if stream is not None and stream.overwrites:
-            if stream.version == message.version:
+        for stream in self._streams.values():
+            if stream.source != message.stream:
+                continue
+            if not stream.overwrites:
+                self._say_once(
+                    f"Stream `{stream.report.stream}`: ACTIVATE_VERSION has no effect under the "
+                    f"load method {stream.settings.load_method}."
+                )
+            elif stream.version == message.version:
                 stream.ended_line = message.line
-            return
-        self._say_once(
-            f"Stream `{message.stream}`: ACTIVATE_VERSION has no effect under its load method."
-        )
 
     # --- time
 
@@ -374,7 +382,7 @@ class Loader:
             report = stream.report
             report.rules = stream.notes.counts
             if failed or stream.rows:
-                report.not_loaded = report.read - report.loaded - report.merged
+                report.not_loaded = report.read - report.loaded - report.merged - report.filtered
             reports.append(report)
         check_sums(reports)
         return reports

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
+_NULL = b"null"
 _F_SETPIPE_SZ = 1031  # not in fcntl before Python 3.10, Linux only
 
 
@@ -44,6 +45,8 @@ class RecordRun:
         lines: Line number of each record.
         not_finite: How many NaN or infinite numbers were read as null.
         surrogates: How many lone surrogates were replaced.
+        filtered: How many records a stream map left out.
+        time_extracted: JSON text of each message's ``time_extracted``, where they are kept.
     """
 
     stream: str
@@ -52,16 +55,28 @@ class RecordRun:
     lines: list[int] = field(default_factory=list)
     not_finite: int = 0
     surrogates: int = 0
+    filtered: int = 0
+    time_extracted: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaMessage:
-    """A SCHEMA message."""
+    """A SCHEMA message.
+
+    Attributes:
+        line: Its line.
+        stream: The stream to load.
+        schema: Its JSON schema.
+        key_properties: Its key properties.
+        source: The tap's name of the stream, where a stream map gave it another; other messages
+            speak of that one.
+    """
 
     line: int
     stream: str
     schema: dict[str, Any]
     key_properties: tuple[str, ...]
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +158,15 @@ class Source:
         return bytes(memoryview(self._buffer)[: got or 0])
 
 
-def read_messages(source: Source, line_limit_bytes: int) -> Iterator[Message]:
+def read_messages(
+    source: Source, line_limit_bytes: int, *, keep_time_extracted: bool = False
+) -> Iterator[Message]:
     """Read messages until the input ends.
 
     Args:
         source: Where they come from.
         line_limit_bytes: No line may be longer.
+        keep_time_extracted: Whether runs of records are to have it.
 
     Yields:
         Messages in order; ``Idle`` whenever nothing came for a while.
@@ -156,7 +174,7 @@ def read_messages(source: Source, line_limit_bytes: int) -> Iterator[Message]:
     Raises:
         InputError: A line is not a Singer message, too long, or cut off by the end of the input.
     """
-    parser = _Parser()
+    parser = _Parser(keep_time_extracted)
     tail: list[bytes] = []
     tail_bytes = 0
     while (block := source.read()) != b"":
@@ -191,6 +209,7 @@ class _Envelope(msgspec.Struct, gc=False):
     schema: msgspec.Raw = msgspec.Raw(b"")
     key_properties: msgspec.Raw = msgspec.Raw(b"")
     version: msgspec.Raw = msgspec.Raw(b"")
+    time_extracted: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Syncing(msgspec.Struct, gc=False):
@@ -207,8 +226,9 @@ _decode_version = msgspec.json.Decoder(int).decode
 class _Parser:
     """Lines to messages; remembers the line it is at."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep_time_extracted: bool) -> None:
         self.line = 0
+        self._keep_time_extracted = keep_time_extracted
 
     def parse(self, block: bytes, *, last: bool = False) -> Iterator[Message]:
         """Parse whole lines; with ``last``, the end of the input may have cut the line."""
@@ -242,6 +262,8 @@ class _Parser:
                 run.lines.append(self.line)
                 run.not_finite += not_finite
                 run.surrogates += surrogates
+                if self._keep_time_extracted:
+                    run.time_extracted.append(bytes(message.time_extracted) or _NULL)
                 continue
             yield from runs
             runs, newest = [], {}
@@ -385,7 +407,7 @@ class _Parser:
                 f"The `key_properties` of stream `{stream}` in line {self.line} are no list of "
                 "names.",
             ) from None
-        return SchemaMessage(self.line, stream, schema, tuple(keys or ()))
+        return SchemaMessage(self.line, stream, schema, tuple(keys or ()), stream)
 
 
 _STRING_OR_CONSTANT = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')

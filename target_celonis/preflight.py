@@ -12,14 +12,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from target_celonis import limits
-from target_celonis.auth import SCHEMES, KeyAuth, candidates
+from target_celonis.auth import KeyAuth, OAuth, candidates
 from target_celonis.celonis import Celonis, push_jobs_path
 from target_celonis.errors import AccessError
-from target_celonis.http import Http, expect
+from target_celonis.http import Http, Signature, expect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from target_celonis.clock import Clock
     from target_celonis.config import Config, Secret
 
 
@@ -36,13 +37,16 @@ class Check:
     found: str
 
 
-def preflight(http: Http, config: Config, key: Secret, checks: list[Check]) -> Celonis:
+def preflight(
+    http: Http, config: Config, key: Secret | None, clock: Clock, checks: list[Check]
+) -> Celonis:
     """Find out how to speak to the pool, and whether the key may push into it.
 
     Args:
         http: Unsigned; signed here.
         config: Settings.
-        key: The key.
+        key: The key; None to log in by OAuth.
+        clock: For the age of tokens.
         checks: Takes what was looked at and found good, also when something else is not.
 
     Returns:
@@ -52,11 +56,16 @@ def preflight(http: Http, config: Config, key: Secret, checks: list[Check]) -> C
         AccessError: The key is refused, or the pool or the connection is unknown to it.
         RemoteError: Nothing answers, or not as Celonis does.
     """
-    auth, prefix = _find_way_in(http, config, key)
+    signatures: list[Signature] = []
+    if key is not None:
+        signatures += [KeyAuth(m, key, http.base_url) for m in candidates(config.auth_method)]
+    elif config.oauth is not None:
+        signatures.append(OAuth(config.oauth, http, clock))
+    signature, prefix = _find_way_in(http, config, signatures)
     celonis = Celonis(http, config.data_pool_id, config.connection_id, prefix)
     checks += [
         Check("Celonis answers", http.base_url),
-        Check("key is accepted", f"as {SCHEMES[auth.method]}"),
+        Check("log-in is accepted", f"as {signature.kind}"),
         Check("data pool can be pushed into", f"{config.data_pool_id}, under {prefix}"),
         Check("push jobs in the data pool", str(len(celonis.list_jobs()))),
     ]
@@ -65,7 +74,9 @@ def preflight(http: Http, config: Config, key: Secret, checks: list[Check]) -> C
     return celonis
 
 
-def _find_way_in(http: Http, config: Config, key: Secret) -> tuple[KeyAuth, str]:
+def _find_way_in(
+    http: Http, config: Config, signatures: Sequence[Signature]
+) -> tuple[Signature, str]:
     """Return the first signature and prefix under which the pool's push jobs can be listed.
 
     A 401 or 403 asks for the other kind of key, a 404 for the other prefix; whatever else comes
@@ -74,13 +85,12 @@ def _find_way_in(http: Http, config: Config, key: Secret) -> tuple[KeyAuth, str]
     given = config.data_push_prefix
     prefixes = limits.DATA_PUSH_PREFIXES if given is None else (given,)
     statuses: list[int] = []
-    for method in candidates(config.auth_method):
-        auth = KeyAuth(method, key, http.base_url)
-        http.authorize(auth)
+    for signature in signatures:
+        http.authorize(signature)
         for prefix in prefixes:
             answer = http.get(push_jobs_path(prefix, config.data_pool_id))
             if answer.ok:
-                return auth, prefix
+                return signature, prefix
             statuses.append(answer.status)
             if answer.status not in (
                 HTTPStatus.UNAUTHORIZED,
@@ -90,10 +100,17 @@ def _find_way_in(http: Http, config: Config, key: Secret) -> tuple[KeyAuth, str]
                 expect(answer, "list the push jobs of the data pool")
             if answer.status != HTTPStatus.NOT_FOUND:
                 break
-    raise _no_way_in(statuses, config)
+    raise _no_way_in(statuses, config, lacks_scope=any(s.lacks_scope() for s in signatures))
 
 
-def _no_way_in(statuses: Sequence[int], config: Config) -> AccessError:
+def _no_way_in(statuses: Sequence[int], config: Config, *, lacks_scope: bool) -> AccessError:
+    if lacks_scope:
+        return AccessError(
+            "TC-ACCESS-04",
+            "The token of the OAuth client has no scope that lets it push.",
+            "Ask for `integration.data-pools` or `integration.data-pools:data_push` in "
+            "`oauth_scope`, and give the client that scope in Celonis.",
+        )
     if all(status == HTTPStatus.UNAUTHORIZED for status in statuses):
         return AccessError(
             "TC-ACCESS-01",

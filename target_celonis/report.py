@@ -26,6 +26,7 @@ class StreamReport:
         read: Records read.
         loaded: Rows in jobs that are DONE.
         merged: Older versions of a key, left out of the same push.
+        filtered: Records that a stream map left out.
         not_loaded: Records whose push did not come to its end.
         jobs: Push jobs that are DONE.
         chunks: Chunks uploaded.
@@ -39,6 +40,7 @@ class StreamReport:
     read: int = 0
     loaded: int = 0
     merged: int = 0
+    filtered: int = 0
     not_loaded: int = 0
     jobs: int = 0
     chunks: int = 0
@@ -54,7 +56,7 @@ def check_sums(streams: Iterable[StreamReport]) -> None:
         InternalError: One is not.
     """
     for report in streams:
-        counted = report.loaded + report.merged + report.not_loaded
+        counted = report.loaded + report.merged + report.filtered + report.not_loaded
         if report.read != counted:
             raise InternalError(
                 "TC-INTERNAL-01",
@@ -66,7 +68,18 @@ def check_sums(streams: Iterable[StreamReport]) -> None:
 
 def closing_table(streams: Iterable[StreamReport]) -> list[str]:
     """Return the run as a table of text lines, the widest value deciding each column's width."""
-    head = ("stream", "table", "read", "loaded", "merged", "not loaded", "jobs", "chunks", "MB")
+    head = (
+        "stream",
+        "table",
+        "read",
+        "loaded",
+        "merged",
+        "filtered",
+        "not loaded",
+        "jobs",
+        "chunks",
+        "MB",
+    )
     rows = [
         (
             report.stream,
@@ -74,6 +87,7 @@ def closing_table(streams: Iterable[StreamReport]) -> list[str]:
             str(report.read),
             str(report.loaded),
             str(report.merged),
+            str(report.filtered),
             str(report.not_loaded),
             str(report.jobs),
             str(report.chunks),

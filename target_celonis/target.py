@@ -23,7 +23,7 @@ from singer_sdk.singerlib.encoding.base import GenericSingerReader
 from singer_sdk.sinks import Sink
 
 from target_celonis.clock import StoppedError, SystemClock
-from target_celonis.config import Config, Secret, json_schema, parse, read_files
+from target_celonis.config import Config, parse, read_files
 from target_celonis.embedded import EmbeddedCelonis
 from target_celonis.errors import (
     InternalError,
@@ -33,10 +33,10 @@ from target_celonis.errors import (
 )
 from target_celonis.http import Http
 from target_celonis.loader import Loader, rules_applied
+from target_celonis.mapping import StreamMapper, mapped
 from target_celonis.messages import (
     ActivateVersionMessage,
     Idle,
-    Message,
     RecordRun,
     SchemaMessage,
     Source,
@@ -46,6 +46,7 @@ from target_celonis.messages import (
 from target_celonis.preflight import Check, preflight
 from target_celonis.push import DataPush, Pusher
 from target_celonis.report import closing_table
+from target_celonis.settings import json_schema
 from target_celonis.spool import RunDirectory
 
 if TYPE_CHECKING:
@@ -128,12 +129,13 @@ class _Run:
                 follow the promises.
         """
         with self._signals.installed(), self._opened([]) as (directory, celonis):
+            mapper = StreamMapper(self._config, self._clock)
             source = Source(file or sys.stdin, self._signals.wake_fd)
             route = DataPush(celonis, self._config, self._clock)
             pusher = Pusher(route, self._config.parallel_uploads)
             loader = Loader(self._config, directory, pusher, self._clock, _print_state)
             try:
-                seen = self._read(source, loader)
+                seen = self._read(source, mapper, loader)
                 loader.finish()
             except BaseException as error:
                 loader.settle_after_failure()
@@ -160,12 +162,20 @@ class _Run:
         embedded: EmbeddedCelonis | None = None
         try:
             base_url, key = self._config.base_url, self._config.api_key
+            if self._config.oauth is not None:
+                key = None
             if self._config.embedded:
                 embedded = EmbeddedCelonis(self._config, directory.path, self._clock)
                 base_url, key = embedded.base_url, embedded.key
-            with Http(base_url, self._clock, self._config.parallel_uploads) as http:
+            with Http(
+                base_url,
+                self._clock,
+                self._config.parallel_uploads,
+                self._config.ca_bundle,
+                None if self._config.embedded else self._config.proxy,
+            ) as http:
                 try:
-                    celonis = preflight(http, self._config, key or Secret(""), checks)
+                    celonis = preflight(http, self._config, key, self._clock, checks)
                 except StoppedError:
                     raise self._signal_error() from None
                 yield directory, celonis
@@ -174,7 +184,7 @@ class _Run:
                 embedded.close()
             directory.close()
 
-    def _read(self, source: Source, loader: Loader) -> Counter[str]:
+    def _read(self, source: Source, mapper: StreamMapper, loader: Loader) -> Counter[str]:
         """Read to the end, or to a signal."""
         seen: Counter[str] = Counter()
         line_limit = min(self._config.memory_limit_bytes // _LINE_SHARE, _LONGEST_LINE_BYTES)
@@ -184,14 +194,17 @@ class _Run:
             StateMessage: ("STATE", loader.state),
             ActivateVersionMessage: ("ACTIVATE_VERSION", loader.activate_version),
         }
-        message: Message
-        for message in read_messages(source, line_limit):
+        messages = read_messages(
+            source, line_limit, keep_time_extracted=self._config.add_record_metadata
+        )
+        for message in messages:
             if self._signals.number is not None:
                 raise StoppedError
             if not isinstance(message, Idle):
                 name, method = take[type(message)]
-                method(message)
                 seen[name] += len(message.records) if isinstance(message, RecordRun) else 1
+                for changed in mapped(message, mapper):
+                    method(changed)
             loader.tick()
         if self._signals.number is not None:
             raise StoppedError  # the tap may have been sent the signal, too, and closed the pipe

@@ -1,0 +1,203 @@
+"""Stream maps, flattening and metadata columns: what a user asks to be changed on the way in.
+
+Hides the Singer SDK's mapper and the form it wants records in. Guarantees: with none of these
+configured, messages pass untouched and at no cost; otherwise the results are the SDK's own; a
+record that a map leaves out is counted; numbers keep the tap's digits. Must not know: tables,
+files, the network.
+
+A mapped record is decoded to a dict, mapped, and encoded again, one by one, which takes several
+times as long as loading it as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from singer_sdk.exceptions import MappingError
+from singer_sdk.mapper import PluginMapper, RemoveRecordTransform, SameRecordTransform
+from singer_sdk.singerlib.json import deserialize_json
+
+from target_celonis.errors import SettingsError
+from target_celonis.messages import RecordRun, SchemaMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from target_celonis.clock import Clock
+    from target_celonis.config import Config
+
+_encode = msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode
+
+_DATE_TIME = {"type": ["null", "string"], "format": "date-time"}
+_INTEGER = {"type": ["null", "integer"]}
+METADATA_COLUMNS: dict[str, dict[str, Any]] = {
+    "_sdc_extracted_at": _DATE_TIME,
+    "_sdc_received_at": _DATE_TIME,
+    "_sdc_batched_at": _DATE_TIME,
+    "_sdc_deleted_at": _DATE_TIME,
+    "_sdc_sequence": _INTEGER,
+    "_sdc_table_version": _INTEGER,
+    "_sdc_sync_started_at": _INTEGER,
+}
+"""The columns of ``add_record_metadata``, as the Singer SDK names and types them."""
+
+
+class StreamMapper:
+    """Changes messages on their way to the loader.
+
+    Args:
+        config: Settings.
+        clock: For the metadata columns.
+
+    Raises:
+        SettingsError: A stream map cannot be understood.
+    """
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._clock = clock
+        self._started_at = round(clock.now() * 1000)
+        self._add_metadata = config.add_record_metadata
+        self._mapper: PluginMapper | None = None
+        if config.mapping:
+            with _as_settings_error("The setting `stream_maps`"):
+                self._mapper = PluginMapper(
+                    plugin_config=json.loads(json.dumps(dict(config.mapping))),
+                    logger=logging.getLogger("target-celonis"),
+                )
+
+    def schemas(self, message: SchemaMessage) -> list[SchemaMessage]:
+        """Return the SCHEMA of each stream that one of the tap becomes.
+
+        Raises:
+            SettingsError: A map does not fit the stream.
+        """
+        found = [message]
+        properties = message.schema.get("properties")
+        if self._mapper is not None and isinstance(properties, dict):
+            with _as_settings_error(f"The stream map of stream `{message.stream}`"):
+                self._mapper.register_raw_stream_schema(
+                    message.stream, message.schema, list(message.key_properties)
+                )
+            found = [
+                replace(
+                    message,
+                    stream=stream_map.stream_alias,
+                    schema=stream_map.transformed_schema,
+                    key_properties=tuple(stream_map.transformed_key_properties or ()),
+                )
+                for stream_map in self._mapper.stream_maps[message.stream]
+            ]
+        return [self._with_metadata(each) for each in found]
+
+    def _with_metadata(self, message: SchemaMessage) -> SchemaMessage:
+        properties = message.schema.get("properties")
+        if not self._add_metadata or not isinstance(properties, dict):
+            return message
+        return replace(
+            message, schema=message.schema | {"properties": properties | METADATA_COLUMNS}
+        )
+
+    def runs(self, run: RecordRun) -> list[RecordRun]:
+        """Return what a run of records becomes, a run for each stream.
+
+        Raises:
+            SettingsError: A map fails on a record.
+        """
+        maps = None if self._mapper is None else self._mapper.stream_maps.get(run.stream)
+        found = [run]
+        if maps is not None and not _changes_nothing(maps):
+            found = [self._mapped(stream_map, run) for stream_map in maps]
+        if self._add_metadata:
+            found = [self._with_metadata_values(each) for each in found]
+        return found
+
+    def _mapped(self, stream_map: Any, run: RecordRun) -> RecordRun:
+        made = RecordRun(stream_map.stream_alias, run.version)
+        if isinstance(stream_map, RemoveRecordTransform):
+            made.filtered = len(run.records)
+            return made
+        made.not_finite, made.surrogates = run.not_finite, run.surrogates
+        for index, record in enumerate(run.records):
+            line = run.lines[index]
+            with _as_settings_error(f"The stream map of stream `{run.stream}`, in line {line}"):
+                values = stream_map.transform(deserialize_json(record))
+                if isinstance(stream_map, SameRecordTransform) or values is not None:
+                    made.records.append(_encode(values))
+                    made.lines.append(line)
+                    made.time_extracted += run.time_extracted[index : index + 1]
+                else:
+                    made.filtered += 1
+        return made
+
+    def _with_metadata_values(self, run: RecordRun) -> RecordRun:
+        """Put the values behind the record's own, in its JSON text; the last of a name counts."""
+        now = self._clock.now()
+        received = datetime.fromtimestamp(now, UTC).isoformat()
+        version = "null" if run.version is None else str(run.version)
+        constant = (
+            f'"_sdc_received_at":"{received}","_sdc_batched_at":"{received}",'
+            f'"_sdc_sequence":{round(now * 1000)},"_sdc_table_version":{version},'
+            f'"_sdc_sync_started_at":{self._started_at}}}'
+        ).encode()
+        records = [
+            b"".join(
+                (
+                    b'{"_sdc_deleted_at":null',
+                    b"" if record[1:-1].isspace() or len(record) == len(b"{}") else b",",
+                    record[1:-1],
+                    b',"_sdc_extracted_at":',
+                    extracted,
+                    b",",
+                    constant,
+                )
+            )
+            for record, extracted in zip(run.records, run.time_extracted, strict=True)
+        ]
+        return replace(run, records=records)
+
+
+def _changes_nothing(maps: list[Any]) -> bool:
+    """Return whether a stream passes as it is."""
+    only = maps[0]
+    return len(maps) == 1 and isinstance(only, SameRecordTransform) and not only.flattening_enabled
+
+
+class _as_settings_error:  # noqa: N801  # a context manager
+    """Turn what the SDK's mapper raises into a sentence; its own texts may hold values.
+
+    Args:
+        subject: What failed.
+    """
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Translate."""
+        if isinstance(error, Exception):
+            reason = type(error).__name__
+            if isinstance(error, MappingError) and error.__cause__ is not None:
+                reason = type(error.__cause__).__name__
+            raise SettingsError(
+                "TC-SETTINGS-08",
+                f"{self._subject} failed ({reason}).",
+                "See https://sdk.meltano.com/en/latest/stream_maps.html for their form.",
+            ) from None
+
+
+def mapped(message: Any, mapper: StreamMapper) -> Iterator[Any]:
+    """Yield what a message becomes; all but records and schemas stay as they are."""
+    if isinstance(message, RecordRun):
+        yield from mapper.runs(message)
+    elif isinstance(message, SchemaMessage):
+        yield from mapper.schemas(message)
+    else:
+        yield message
