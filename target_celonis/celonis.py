@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from target_celonis import limits
 from target_celonis.errors import RemoteError
-from target_celonis.http import Answer, FilePart, Http, expect
+from target_celonis.http import Answer, Http, expect
+from target_celonis.multipart import FilePart
 from target_celonis.table import ListedColumn
 
 if TYPE_CHECKING:

@@ -196,13 +196,16 @@ def read_files(paths: Sequence[str]) -> dict[str, Any]:
     return merged
 
 
-def parse(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
+def parse(
+    values: Mapping[str, Any], environment: Mapping[str, str], *, needs_celonis: bool = True
+) -> Config:
     """Turn files' content and environment into a ``Config``.
 
     Args:
         values: Settings by name, as read from files; these win.
         environment: ``TARGET_CELONIS_<NAME>`` is looked up for every setting; other names are
             ignored, since Meltano exports variables of its own.
+        needs_celonis: Whether the run speaks to Celonis; else nothing of it need be set.
 
     Raises:
         SettingsError: A name is unknown, or a value is missing or of the wrong kind.
@@ -213,6 +216,8 @@ def parse(values: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
             hint = f"Did you mean `{near[0]}`?" if near else "See --about for the settings."
             raise SettingsError("TC-SETTINGS-02", f"The setting `{name}` is not known.", hint)
     given = {setting.name: _value_of(setting, values, environment) for setting in SETTINGS}
+    if not needs_celonis:
+        given["base_url"] = EMBEDDED
     for setting in SETTINGS:
         if setting.required:
             _require(given, setting.name)

@@ -10,14 +10,13 @@ which paths there are, or what a body means.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import threading
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import backoff
@@ -37,11 +36,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from target_celonis.config import Secret
+    from target_celonis.multipart import FilePart
 
 logger = logging.getLogger("target-celonis")
 
 _SECONDS_OF_HOUR = 3600.0
-_READ_BYTES = 1 << 18
 _GATEWAY = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 )
@@ -100,57 +99,6 @@ class Answer:
         text = next((str(content[n]) for n in names if isinstance(content.get(n), str)), "")
         reference = content.get("reference")
         return (f"{text} (reference {reference})" if reference else text)[:500]
-
-
-class FilePart:
-    """A multipart body of one file, read from disk piece by piece.
-
-    Args:
-        path: The file.
-        name: Name of the form's field, also sent as the file's name.
-    """
-
-    def __init__(self, path: Path, name: str = "file") -> None:
-        boundary = "target-celonis-chunk-boundary-7d1f0c55a2"
-        self.content_type = f"multipart/form-data; boundary={boundary}"
-        self._path = path
-        self._head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode()
-        self._tail = f"\r\n--{boundary}--\r\n".encode()
-
-    def open(self, clock: Clock) -> _Body:
-        """Return the body from its beginning; reading it ends when the clock is stopped."""
-        return _Body(self._head, self._path.open("rb"), self._tail, clock)
-
-
-class _Body:
-    """A file-like body with a known length, as ``requests`` streams it."""
-
-    def __init__(self, head: bytes, file: BinaryIO, tail: bytes, clock: Clock) -> None:
-        self._file = file
-        self._clock = clock
-        self._parts: list[BinaryIO] = [io.BytesIO(head), file, io.BytesIO(tail)]
-        self._length = len(head) + os.fstat(file.fileno()).st_size + len(tail)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, none at the end; more than asked for, in few large reads."""
-        if self._clock.stopped:
-            raise StoppedError
-        while self._parts:
-            data = self._parts[0].read(max(size, _READ_BYTES))
-            if data:
-                return data
-            self._parts.pop(0)
-        return b""
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class Signature(Protocol):

@@ -18,7 +18,7 @@ from target_celonis.celonis import JobType
 from target_celonis.checkpoint import StateLedger
 from target_celonis.config import Config, LoadMethod, StreamSettings
 from target_celonis.errors import ContractError, InputError
-from target_celonis.push import Pusher, PushTask, Receipt
+from target_celonis.push import PushTask, Receipt
 from target_celonis.report import StreamReport, check_sums
 from target_celonis.spool import Chunk, ChunkWriter, RunDirectory
 from target_celonis.table import TablePlan, plan_table, widen
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SchemaMessage,
         StateMessage,
     )
+    from target_celonis.pusher import Pusher
 
 logger = logging.getLogger("target-celonis")
 
@@ -318,12 +319,6 @@ class Loader:
         report.uploaded_bytes += receipt.uploaded_bytes
         report.length_unverified |= not receipt.length_verified
         self._ledger.settle(task)
-        logger.info(
-            "Table %s: %d rows loaded by push job %s.",
-            task.plan.table,
-            receipt.loaded_rows,
-            receipt.job_id,
-        )
 
     def _release_safe(self) -> None:
         state = self._ledger.take_safe()

@@ -1,11 +1,9 @@
 """The life of push jobs: create, upload, execute, wait, delete.
 
 Hides what a job needs before it may be created (one row per key, one schema, lengths, the table in
-the pool), the order of calls, their deadlines, and the threads they run in. Guarantees: nothing is
-executed before all its chunks are confirmed; executes follow one another over the whole process,
-the next after the last has ended; a job that was not executed is deleted, one that was is never
-cancelled; a ``Receipt`` means that Celonis reported DONE. Must not know: streams' states, when a
-checkpoint is due, stdin.
+the pool), the calls and their deadlines. Guarantees: a job that was not executed is deleted, one
+that was is never cancelled; a ``Receipt`` means that Celonis reported DONE. Must not know: streams'
+states, when a checkpoint is due, threads.
 
 Rules of Celonis behind it: a submit is an execute, 250 an hour and 10 a second for the team;
 parallel executes are answered with 409, parallel uploads are fine; a job runs once.
@@ -14,12 +12,9 @@ parallel executes are answered with 409, parallel uploads are fine; a job runs o
 from __future__ import annotations
 
 import logging
-import queue
 import random
 import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,7 +37,7 @@ from target_celonis.errors import (
     TargetCelonisError,
 )
 from target_celonis.http import expect, rate_limit_pause
-from target_celonis.merge import PARTITION_ROWS, merge
+from target_celonis.merge import PARTITION_ROWS, Merged, merge
 from target_celonis.table import ListedColumn, TablePlan, compare, declared_length
 
 if TYPE_CHECKING:
@@ -55,8 +50,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("target-celonis")
 
 _BYTES_PER_SORTED_ROW = 100
-_STAGED_JOBS = 4
-"""Jobs that are open at a time: there is a cap on them, its number is not known."""
 
 
 @dataclass(frozen=True, eq=False)  # two tasks are never the same
@@ -180,17 +173,7 @@ class DataPush:
         """
         plan = task.plan
         with self._merging:  # one at a time, since each takes its share of memory
-            merged = merge(
-                task.chunks,
-                plan,
-                task.directory,
-                keyed=bool(plan.keys),
-                chunk_limit_bytes=self._config.chunk_size_bytes,
-                timestamp_encoding=self._config.timestamp_encoding,
-                partition_rows=min(
-                    PARTITION_ROWS, self._config.memory_limit_bytes // 4 // _BYTES_PER_SORTED_ROW
-                ),
-            )
+            merged = merge_task(task, self._config)
         longest = longest_texts(merged.chunks)
         spec, verified = self._spec(task, longest, listing)
         job = self._celonis.create_job(spec)
@@ -282,17 +265,15 @@ class DataPush:
             raise
         self._await_end(job, deadline)
         self._forget(job)
+        logger.info(
+            "Table %s: %d rows loaded by push job %s.",
+            job.task.plan.table,
+            sum(chunk.rows for chunk in job.chunks),
+            job.id,
+        )
         if job.awaited_columns:
             self._check_new_columns(job)
-        return Receipt(
-            task=job.task,
-            job_id=job.id,
-            loaded_rows=sum(chunk.rows for chunk in job.chunks),
-            superseded_rows=job.superseded_rows,
-            chunks=len(job.chunks),
-            uploaded_bytes=sum(chunk.size_bytes for chunk in job.chunks),
-            length_verified=job.length_verified,
-        )
+        return receipt_of(job)
 
     def _forget(self, job: OpenJob) -> None:
         """Delete a job that has ended; there may be a cap on jobs left behind."""
@@ -395,6 +376,32 @@ class DataPush:
             )
 
 
+def merge_task(task: PushTask, config: Config) -> Merged:
+    """Bring a task's chunks to one schema and one row per key."""
+    return merge(
+        task.chunks,
+        task.plan,
+        task.directory,
+        keyed=bool(task.plan.keys),
+        chunk_limit_bytes=config.chunk_size_bytes,
+        timestamp_encoding=config.timestamp_encoding,
+        partition_rows=min(PARTITION_ROWS, config.memory_limit_bytes // 4 // _BYTES_PER_SORTED_ROW),
+    )
+
+
+def receipt_of(job: OpenJob) -> Receipt:
+    """Return the receipt of a job that is DONE."""
+    return Receipt(
+        task=job.task,
+        job_id=job.id,
+        loaded_rows=sum(chunk.rows for chunk in job.chunks),
+        superseded_rows=job.superseded_rows,
+        chunks=len(job.chunks),
+        uploaded_bytes=sum(chunk.size_bytes for chunk in job.chunks),
+        length_verified=job.length_verified,
+    )
+
+
 def _same_names(plan: TablePlan, listed: Sequence[ListedColumn]) -> Iterator[ListedColumn]:
     """Yield the listed columns that the plan has too, under the plan's spelling."""
     present = {column.name.casefold(): column for column in listed}
@@ -468,122 +475,3 @@ def _growing(first_seconds: float, longest_seconds: float) -> Iterator[float]:
     while True:
         yield pause
         pause = min(pause * 1.5, longest_seconds)
-
-
-@dataclass
-class _Progress:
-    """What the threads of a ``Pusher`` tell the one that owns it."""
-
-    receipts: queue.SimpleQueue[Receipt] = field(default_factory=queue.SimpleQueue)
-    failure: BaseException | None = None
-
-
-class Pusher:
-    """Runs pushes beside the reading thread.
-
-    Args:
-        route: The way into Celonis.
-        parallel_uploads: Chunks uploaded at the same time.
-    """
-
-    def __init__(self, route: PushRoute, parallel_uploads: int) -> None:
-        self._route = route
-        self._uploads = ThreadPoolExecutor(parallel_uploads, "upload")
-        self._stages = ThreadPoolExecutor(min(parallel_uploads, _STAGED_JOBS), "stage")
-        self._coordinator = ThreadPoolExecutor(1, "push")
-        self._running: list[Future[None]] = []
-        self._progress = _Progress()
-        self._stopping = False
-
-    def start(self, tasks: Sequence[PushTask]) -> None:
-        """Push these tables, after all those of earlier calls."""
-        self._running.append(self._coordinator.submit(self._run, tuple(tasks)))
-
-    @property
-    def busy(self) -> bool:
-        """Whether a push is under way."""
-        return any(not future.done() for future in self._running)
-
-    @property
-    def failed(self) -> bool:
-        """Whether a push failed."""
-        return self._progress.failure is not None
-
-    def receipts(self) -> list[Receipt]:
-        """Return the receipts that came since the last call."""
-        got = []
-        while not self._progress.receipts.empty():
-            got.append(self._progress.receipts.get())
-        return got
-
-    def raise_failure(self) -> None:
-        """Raise what a push failed with, if one did.
-
-        Raises:
-            TargetCelonisError: Celonis refused, or a table does not fit.
-            StoppedError: The run is to stop.
-        """
-        if self._progress.failure is not None:
-            raise self._progress.failure
-
-    def wait(self, seconds: float) -> None:
-        """Wait for the pushes under way, at most so long."""
-        for future in list(self._running):
-            try:
-                future.exception(timeout=seconds)
-            except TimeoutError:
-                return
-        self._running.clear()
-
-    def close(self) -> None:
-        """Start nothing more, let what runs come to its end, and delete jobs not executed."""
-        self._stopping = True
-        for pool in (self._coordinator, self._stages, self._uploads):
-            pool.shutdown(wait=True, cancel_futures=pool is self._coordinator)
-
-    def _run(self, tasks: Sequence[PushTask]) -> None:
-        """Stage jobs ahead of the one that is committed, in order."""
-        if self._progress.failure is not None:
-            return
-        staged: deque[Future[OpenJob]] = deque()
-        waiting = deque(tasks)
-        try:
-            listing = self._route.look()
-            while waiting or staged:
-                while waiting and len(staged) < _STAGED_JOBS:
-                    staged.append(self._stages.submit(self._stage, waiting.popleft(), listing))
-                job = staged.popleft().result()
-                if self._stopping:
-                    self._route.abort(job)
-                    raise StoppedError  # one way out for all that was staged
-                self._progress.receipts.put(self._route.commit(job))
-        except BaseException as error:  # noqa: BLE001  # handed to the thread that owns us  # handed to the thread that owns us
-            self._stopping = True
-            for future in staged:
-                if future.exception() is None:
-                    self._route.abort(future.result())
-            self._progress.failure = error
-
-    def _stage(self, task: PushTask, listing: Listing) -> OpenJob:
-        """Open a job and upload its chunks; delete it again when that fails."""
-        if self._stopping:
-            raise StoppedError
-        job = self._route.open(task, listing)
-        uploads = [self._uploads.submit(self._send, job, chunk) for chunk in job.chunks]
-        try:
-            for upload in uploads:
-                upload.result()
-        except BaseException:
-            for upload in uploads:
-                upload.cancel()
-            for upload in uploads:
-                if not upload.cancelled():
-                    upload.exception()
-            self._route.abort(job)
-            raise
-        return job
-
-    def _send(self, job: OpenJob, chunk: Chunk) -> None:
-        if self._stopping:
-            raise StoppedError
-        self._route.send(job, chunk)

@@ -18,14 +18,17 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
 from singer_sdk import Target
+from singer_sdk.exceptions import MissingKeyPropertiesError, RecordsWithoutSchemaException
 from singer_sdk.helpers.capabilities import PluginCapabilities
 from singer_sdk.singerlib.encoding.base import GenericSingerReader
 from singer_sdk.sinks import Sink
 
 from target_celonis.clock import StoppedError, SystemClock
 from target_celonis.config import Config, parse, read_files
+from target_celonis.dry_run import DryRun, plan_lines
 from target_celonis.embedded import EmbeddedCelonis
 from target_celonis.errors import (
+    InputError,
     InternalError,
     SettingsError,
     SignalError,
@@ -44,7 +47,8 @@ from target_celonis.messages import (
     read_messages,
 )
 from target_celonis.preflight import Check, preflight
-from target_celonis.push import DataPush, Pusher
+from target_celonis.push import DataPush
+from target_celonis.pusher import Pusher
 from target_celonis.report import closing_table
 from target_celonis.settings import json_schema
 from target_celonis.spool import RunDirectory
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from target_celonis.celonis import Celonis
+    from target_celonis.push import PushRoute
 
 logger = logging.getLogger("target-celonis")
 
@@ -119,7 +124,7 @@ class _Run:
                 pass
         finally:
             for done in checks:
-                click.echo(f"ok      {done.name}: {done.found}")
+                click.echo(f"{click.style('ok', fg='green')}  {done.name}: {done.found}")
 
     def load(self, file: IO[Any] | None) -> Counter[str]:
         """Load everything that ``file`` holds; return the messages read, by type.
@@ -129,25 +134,57 @@ class _Run:
                 follow the promises.
         """
         with self._signals.installed(), self._opened([]) as (directory, celonis):
-            mapper = StreamMapper(self._config, self._clock)
-            source = Source(file or sys.stdin, self._signals.wake_fd)
             route = DataPush(celonis, self._config, self._clock)
-            pusher = Pusher(route, self._config.parallel_uploads)
-            loader = Loader(self._config, directory, pusher, self._clock, _print_state)
-            try:
-                seen = self._read(source, mapper, loader)
-                loader.finish()
-            except BaseException as error:
-                loader.settle_after_failure()
-                with suppress(InternalError):
-                    _print_table(loader)
-                if isinstance(error, StoppedError) or self._signals.number is not None:
-                    raise self._signal_error() from None
-                raise
-            pusher.close()
-            _print_table(loader)
+            seen = self._load_through(route, directory, file, _print_state)
             logger.info("%s", self._where_to_look(celonis))
             return seen
+
+    def plan(self, file: IO[Any] | None) -> None:
+        """Do everything but speak to Celonis, and print what would be pushed.
+
+        Raises:
+            TargetCelonisError: A load would fail.
+        """
+        directory = RunDirectory(self._config.spool_dir)
+        keep = self._config.spool_dir
+        if keep is not None:
+            keep = keep / directory.path.name.replace("run-", "dry-run-", 1)
+        route = DryRun(self._config, keep)
+        try:
+            with self._signals.installed():
+                self._load_through(route, directory, file, lambda _: None)
+        finally:
+            directory.close()
+        for line in plan_lines(route.planned):
+            click.echo(line)
+        if keep is not None:
+            click.echo(f"The chunks are in {keep}")
+
+    def _load_through(
+        self,
+        route: PushRoute,
+        directory: RunDirectory,
+        file: IO[Any] | None,
+        release: Callable[[bytes], None],
+    ) -> Counter[str]:
+        """Read to the end, push by ``route``, and settle whatever happens."""
+        mapper = StreamMapper(self._config, self._clock)
+        source = Source(file or sys.stdin, self._signals.wake_fd)
+        pusher = Pusher(route, self._config.parallel_uploads)
+        loader = Loader(self._config, directory, pusher, self._clock, release)
+        try:
+            seen = self._read(source, mapper, loader)
+            loader.finish()
+        except BaseException as error:
+            loader.settle_after_failure()
+            with suppress(InternalError):
+                _print_table(loader)
+            if isinstance(error, StoppedError) or self._signals.number is not None:
+                raise self._signal_error() from None
+            raise
+        pusher.close()
+        _print_table(loader)
+        return seen
 
     def _where_to_look(self, celonis: Celonis) -> str:
         if not self._config.embedded:
@@ -258,7 +295,27 @@ class _Reader(GenericSingerReader[bytes]):
 
     def process_lines(self, file_input: IO[Any] | None, callbacks: Any) -> Counter[str]:  # noqa: ARG002  # the SDK's form
         """Load everything; the SDK's callbacks are not called."""
-        return self._load(file_input)
+        try:
+            return self._load(file_input)
+        except InputError as error:
+            if error.code not in _AS_THE_SDK_RAISES:
+                raise
+            raise _AS_THE_SDK_RAISES[error.code](*error.args) from None
+
+
+class _RecordBeforeSchemaError(InputError, RecordsWithoutSchemaException):
+    """Ours and the SDK's at once."""
+
+
+class _NullKeyError(InputError, MissingKeyPropertiesError):
+    """Ours and the SDK's at once."""
+
+
+_AS_THE_SDK_RAISES: dict[str, type[InputError]] = {
+    "TC-INPUT-05": _RecordBeforeSchemaError,
+    "TC-INPUT-07": _NullKeyError,
+}
+"""The SDK's target tests, and users who embed the class, expect the SDK's own exceptions."""
 
 
 @contextmanager
@@ -333,6 +390,7 @@ class TargetCelonis(Target):
         config: tuple[str, ...] = (),
         file_input: IO[Any] | None = None,
         check: bool = False,
+        dry_run: bool = False,
     ) -> None:
         """Run the program."""
         if about:
@@ -343,6 +401,9 @@ class TargetCelonis(Target):
             _Run(parse(values, os.environ)).check()
             return
         cls.print_version(print_fn=cls.logger.info)
+        if dry_run:
+            _Run(parse(values, os.environ, needs_celonis=False)).plan(file_input)
+            return
         cls(config=values).listen(file_input)
 
     @classmethod
@@ -358,6 +419,13 @@ class TargetCelonis(Target):
                 ["--check"],
                 is_flag=True,
                 help="Only check that the key, the data pool and the connection can be used.",
+            )
+        )
+        command.params.append(
+            click.Option(
+                ["--dry-run"],
+                is_flag=True,
+                help="Do everything but speak to Celonis, and print what would be pushed.",
             )
         )
         return command
