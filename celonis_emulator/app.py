@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,15 +19,17 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from celonis_emulator.gate import Gate
-from celonis_emulator.identity import Identities
-from celonis_emulator.ledger import Ledger
-from celonis_emulator.pushjobs import PushJobs
 from celonis_emulator.refusals import Refusal, internal, not_found, validation_body
 from celonis_emulator.routes_admin import admin_routes
 from celonis_emulator.routes_pools import pool_routes
 from celonis_emulator.routes_push import push_routes
-from celonis_emulator.switches import Switches
-from celonis_emulator.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from celonis_emulator.identity import Identities
+    from celonis_emulator.ledger import Ledger
+    from celonis_emulator.pushjobs import PushJobs
+    from celonis_emulator.switches import Switches
+    from celonis_emulator.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +73,14 @@ def create_app(
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)
+    if not isinstance(error, Refusal):
+        raise error
     return JSONResponse(error.body, error.status, error.headers)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+    if not isinstance(error, RequestValidationError):
+        raise error
     problems = [
         (
             ".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0]),
@@ -87,10 +93,11 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _no_route(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        raise error
     body = dict(not_found("There is nothing at this path.").body)
     body["status"] = error.status_code
-    if error.status_code != 404:
+    if error.status_code != HTTPStatus.NOT_FOUND:
         body |= {"title": error.detail, "detail": error.detail, "errorCode": "GENERAL_REQUEST"}
     return JSONResponse(body, error.status_code, error.headers)
 

@@ -5,12 +5,12 @@ Hides: Parquet footers, CSV dialects and Java date patterns. Guarantees: a file 
 Must not know: jobs' states, tables of the pool, HTTP beyond the refusals.
 """
 
+# ruff: noqa: S608 - names in SQL are quoted identifiers, values are parameters or quoted
 from __future__ import annotations
 
 import glob
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -18,8 +18,12 @@ import pyarrow.parquet as pq
 
 from celonis_emulator.columns import FileColumn, folded
 from celonis_emulator.csvtext import CsvDialect, read_header, sql_source, text_value, to_utf8
-from celonis_emulator.jobs import Job
 from celonis_emulator.refusals import Refusal, internal, invalid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from celonis_emulator.jobs import Job
 
 UNREADABLE = "PARQUET_NOT_READABLE"
 
@@ -40,7 +44,9 @@ class ChunkFile:
 
     def text_value(self, name: str, column_type: str) -> str:
         """Return the SQL that parses a text column of this file."""
-        assert self.dialect is not None
+        if self.dialect is None:
+            msg = "only text is parsed"
+            raise ValueError(msg)
         return text_value(self.dialect, name, column_type)
 
 

@@ -13,11 +13,13 @@ import dataclasses
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celonis_emulator.switches import ON_OFF, Switches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 MISSING_EXTRA = "The emulator needs more packages: pip install 'target-celonis[emulator]'"
 DEFAULT_DATABASE = "celonis.duckdb"

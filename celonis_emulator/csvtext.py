@@ -11,12 +11,14 @@ import codecs
 import csv
 import glob
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from celonis_emulator.columns import DUCKDB_TYPES, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 _HEADER_BYTES: Final = 1 << 20
 _JAVA_PARTS: Final = {

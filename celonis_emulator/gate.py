@@ -8,14 +8,19 @@ the answer and not a broken connection. Must not know: jobs, pools, the web fram
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from celonis_emulator.identity import Identities
 from celonis_emulator.refusals import Refusal, not_found, unauthorized
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from celonis_emulator.identity import Identities
 
 OPEN_PATHS = frozenset({"/openapi.json", "/docs"})
 # Paths are the client's to choose; a count must not grow without end.

@@ -6,23 +6,30 @@ server was asked. Must not know: HTTP, how jobs run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
-
+from celonis_emulator.columns import folded
 from celonis_emulator.jobs import shown_history
 from celonis_emulator.ledger import read_chunks, read_connections, read_jobs, read_pools
 from celonis_emulator.warehouse import count_rows, pool_tables, schema_name, table_columns
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
-def described_tables(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Return every table of every pool with its columns and number of rows."""
+    import duckdb
+
+
+def described_tables(
+    cursor: duckdb.DuckDBPyConnection, name: str | None = None
+) -> list[dict[str, Any]]:
+    """Return the tables of all pools, or those of one name, with their columns and rows."""
     owners: list[tuple[str, str | None]] = [(pool.id, None) for pool in read_pools(cursor)]
     owners += [(c.pool_id, c.id) for c in read_connections(cursor)]
     described = []
     for pool_id, connection_id in sorted(owners, key=lambda owner: (owner[0], owner[1] or "")):
         for table in pool_tables(cursor, schema_name(pool_id, connection_id)):
+            if name is not None and folded(table.name) != folded(name):
+                continue
             described.append(
                 {
                     "pool_id": pool_id,

@@ -6,12 +6,18 @@ record. Must not know: who stores a job, who runs it, the web framework.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 LIVE: Final = ("QUEUED", "RUNNING")
 ENDED: Final = ("DONE", "ERROR", "CANCELED")
 NULLIFICATION: Final = "UPSERT_WITH_NULLIFICATION"
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)

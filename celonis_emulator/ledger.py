@@ -5,14 +5,13 @@ returns (``write_job`` with a cursor of the caller's: with the caller's transact
 job stays for the history. Must not know: the rules of a job's life, HTTP, files.
 """
 
+# ruff: noqa: S608 - names in SQL are quoted identifiers, values are parameters or quoted
 from __future__ import annotations
 
 import json
 import threading
 from dataclasses import dataclass
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from celonis_emulator.jobs import Chunk, Job
 from celonis_emulator.warehouse import (
@@ -21,6 +20,9 @@ from celonis_emulator.warehouse import (
     create_schema,
     schema_name,
 )
+
+if TYPE_CHECKING:
+    import duckdb
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.pools (id VARCHAR, name VARCHAR);
@@ -52,7 +54,7 @@ _READ_CHUNKS = (
 _RESERVED_SCHEMAS = frozenset({BOOKKEEPING_SCHEMA, "information_schema", "pg_catalog", "temp"})
 
 
-class NameTaken(ValueError):
+class NameTaken(ValueError):  # noqa: N818
     """A pool or connection whose schema is already somebody else's."""
 
 

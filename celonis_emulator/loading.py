@@ -10,14 +10,13 @@ Keyed chunks are merged in a temporary table first, and the pool's table is chan
 does not find all rows that the same transaction inserted when it is to delete them again.
 """
 
+# ruff: noqa: S608 - names in SQL are quoted identifiers, values are parameters or quoted
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import duckdb
-
-from celonis_emulator.chunkfiles import ChunkFile
 from celonis_emulator.columns import (
     DEFAULT_TEXT_CHARACTERS,
     DUCKDB_TYPES,
@@ -29,8 +28,6 @@ from celonis_emulator.columns import (
     quoted,
     stored_value,
 )
-from celonis_emulator.jobs import Job
-from celonis_emulator.switches import Switches
 from celonis_emulator.warehouse import (
     PoolTable,
     add_column,
@@ -42,8 +39,15 @@ from celonis_emulator.warehouse import (
     widen_column,
 )
 
+if TYPE_CHECKING:
+    import duckdb
 
-class LoadFailed(Exception):
+    from celonis_emulator.chunkfiles import ChunkFile
+    from celonis_emulator.jobs import Job
+    from celonis_emulator.switches import Switches
+
+
+class LoadFailed(Exception):  # noqa: N818
     """The job cannot be applied; the text goes to its log."""
 
 

@@ -13,22 +13,24 @@ import logging
 import queue
 import shutil
 import threading
-import time
 import uuid
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from celonis_emulator.chunkfiles import inspect, open_chunk
-from celonis_emulator.jobs import ENDED, LIVE, Chunk, Job, shown_history
-from celonis_emulator.ledger import Ledger
+from celonis_emulator.jobs import ENDED, LIVE, Chunk, Job, now_ms, shown_history
 from celonis_emulator.loading import Load, LoadFailed
 from celonis_emulator.ratelimit import SubmitLimit
 from celonis_emulator.refusals import conflict, invalid, not_found, too_many
-from celonis_emulator.switches import Switches
-from celonis_emulator.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from celonis_emulator.ledger import Ledger
+    from celonis_emulator.switches import Switches
+    from celonis_emulator.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +40,7 @@ LOG_CHARACTERS = 600
 INTERRUPTED = "The server stopped while the job was at work; the table is unchanged."
 
 
-def now_ms() -> int:
-    """Return the time in milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000
-
-
-class _Canceled(Exception):
+class _Canceled(Exception):  # noqa: N818
     """The running job was cancelled before its transaction was committed."""
 
 
@@ -290,8 +287,8 @@ class PushJobs:
             job = self._jobs[job_id]
             if job.status != "QUEUED":
                 return
-            job = replace(job, status="RUNNING")
-            self._save(job)
+            # Not worth a write: at a restart QUEUED and RUNNING mean the same.
+            job = self._jobs[job_id] = replace(job, status="RUNNING", changed_ms=now_ms())
             chunks = list(self._chunks[job_id])
         if not self._pause(job_id, self._switches.running_seconds):
             return
@@ -391,7 +388,9 @@ class PushJobs:
 
     def history(self) -> list[dict[str, Any]]:
         """Return every job there ever was, deleted ones too, with its chunks."""
-        return shown_history(self._ledger.jobs(deleted=True), self._ledger.chunks())
+        with self._changed:
+            jobs = [self._jobs.get(job.id, job) for job in self._ledger.jobs(deleted=True)]
+            return shown_history(jobs, self._ledger.chunks())
 
 
 def _ended(job: Job, status: str, line: str) -> Job:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HOUR_SECONDS = 3600
 
@@ -53,16 +56,24 @@ class SubmitLimit:
         """Say whether one more submit is allowed now."""
         now = self._clock()
         self._forget(now)
-        to_hour = math.ceil((self._hour + 1) * HOUR_SECONDS - now)
-        hour_left = self._per_hour - self._in_hour
-        second_left = self._per_second - len(self._recent)
-        if self._per_hour and hour_left <= 0:
-            return Verdict(False, self._per_hour, 0, max(1, to_hour))
-        if self._per_second and second_left <= 0:
-            return Verdict(False, self._per_second, 0, 1)
+        until_hour = max(1, math.ceil((self._hour + 1) * HOUR_SECONDS - now))
+        left_in_hour = self._per_hour - self._in_hour
+        left_in_second = self._per_second - len(self._recent)
+        if self._per_hour and left_in_hour <= 0:
+            return Verdict(
+                allowed=False, limit=self._per_hour, remaining=0, reset_seconds=until_hour
+            )
+        if self._per_second and left_in_second <= 0:
+            return Verdict(allowed=False, limit=self._per_second, remaining=0, reset_seconds=1)
+        limit, left = self._per_second, left_in_second
         if self._per_hour:
-            return Verdict(True, self._per_hour, hour_left, max(1, to_hour))
-        return Verdict(True, self._per_second, max(0, second_left), 1)
+            limit, left = self._per_hour, left_in_hour
+        return Verdict(
+            allowed=True,
+            limit=limit,
+            remaining=max(0, left),
+            reset_seconds=until_hour if self._per_hour else 1,
+        )
 
     def count(self) -> None:
         """Count one accepted submit."""

@@ -8,13 +8,15 @@ Must not know: the web framework, jobs, DuckDB.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 JsonBody = dict[str, Any]
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818
     """A request that is answered with an error."""
 
     def __init__(

@@ -5,6 +5,7 @@ it is not required; unknown fields are ignored.
 Must not know: how jobs are kept or run, DuckDB.
 """
 
+# ruff: noqa: C901, N815, TC001 - one function binds all routes; names of the wire
 from __future__ import annotations
 
 import uuid
@@ -16,9 +17,9 @@ from pydantic import BaseModel, Field
 
 from celonis_emulator.chunkfiles import name_problem
 from celonis_emulator.columns import folded
-from celonis_emulator.jobs import Job
+from celonis_emulator.jobs import Job, now_ms
 from celonis_emulator.ledger import Ledger
-from celonis_emulator.pushjobs import PushJobs, now_ms
+from celonis_emulator.pushjobs import PushJobs
 from celonis_emulator.refusals import invalid, not_found
 from celonis_emulator.switches import Switches
 from celonis_emulator.uploads import receive

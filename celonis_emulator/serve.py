@@ -14,27 +14,31 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
-from fastapi import FastAPI
 
 from celonis_emulator.app import create_app
 from celonis_emulator.identity import Identities
 from celonis_emulator.ledger import Ledger
 from celonis_emulator.pushjobs import PushJobs
-from celonis_emulator.switches import Switches
 from celonis_emulator.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fastapi import FastAPI
+
+    from celonis_emulator.switches import Switches
 
 LIFELINE_SECONDS: Final = 0.7
 # Answers in progress may end; a client that never reads must not hold the process.
 GRACE_SECONDS: Final = 3
 
 
-class CannotListen(Exception):
+class CannotListen(Exception):  # noqa: N818
     """The address cannot be bound; the text is one sentence for people."""
 
 
@@ -129,6 +133,7 @@ class _Server(uvicorn.Server):
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:
+    listener: socket.socket | None = None
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = info[0]
@@ -138,6 +143,8 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(512)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         msg = f"The address {host} port {port} cannot be used: {error.strerror or error}."
         raise CannotListen(msg) from error
     return listener

@@ -8,9 +8,11 @@ Must not know: HTTP, DuckDB, how a switch is carried out. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ON_OFF = ("on", "off")
 
@@ -41,9 +43,9 @@ class Switches:
         "documented: 250 requests an hour, per team, the hour starting at the full UTC hour",
     )
     rate_limit_headers: bool = _switch(
-        True,
-        "execute answers carry x-ratelimit-limit, -remaining and -reset (seconds)",
-        "described for the platform; the Data Push documentation says 429 has no content",
+        default=True,
+        doc="execute answers carry x-ratelimit-limit, -remaining and -reset (seconds)",
+        fact="described for the platform; the Data Push documentation says 429 has no content",
     )
     queued_seconds: float = _switch(
         0.0, "how long an executed job stays QUEUED", "real jobs take seconds to minutes"
@@ -82,15 +84,15 @@ class Switches:
         ("create", "error"),
     )
     strict_metadata: bool = _switch(
-        False,
-        "a DELTA file whose columns differ from the table's ends the job with ERROR, unless "
+        default=False,
+        doc="a DELTA file whose columns differ from the table's ends the job with ERROR, unless "
         "upsertStrategy is UPSERT_WITH_NULLIFICATION",
-        "the strategies are known by name only",
+        fact="the strategies are known by name only",
     )
     listing_permission: bool = _switch(
-        True,
-        "off: table and column listings answer 403",
-        "a push-only key has no permission to read the pool",
+        default=True,
+        doc="off: table and column listings answer 403",
+        fact="a push-only key has no permission to read the pool",
     )
     fail_table: tuple[tuple[str, str], ...] = _switch(
         (),

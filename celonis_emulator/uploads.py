@@ -8,8 +8,6 @@ raises. Must not know: jobs, Parquet.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from anyio import to_thread
@@ -19,6 +17,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from celonis_emulator.refusals import Refusal, invalid, too_large
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
     from python_multipart.multipart import MultipartCallbacks
 
 _BLOCK_BYTES: Final = 1 << 20

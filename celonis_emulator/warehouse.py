@@ -6,15 +6,15 @@ one thread; names are found whatever their case; time zone is UTC.
 Must not know: HTTP, push jobs, chunks.
 """
 
+# ruff: noqa: S608 - names in SQL are quoted identifiers, values are parameters or quoted
 from __future__ import annotations
 
 import contextlib
 import re
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -27,10 +27,17 @@ from celonis_emulator.columns import (
     quoted,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
 BOOKKEEPING_SCHEMA = "_celonis"
 OPEN_PATIENCE_SECONDS = 2.0
 # DuckDB would take 80 % of the machine; a test companion must leave room, and spills to disk.
-MEMORY_LIMIT = "600MB"
+MEMORY_LIMIT = "500MB"
+
+# Replaying less than this costs nothing that a person would notice.
+CHECKPOINT_BYTES = 1_000_000
 
 _LENGTHS_TABLE = f"""
 CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.text_lengths (
@@ -38,7 +45,7 @@ CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.text_lengths (
 )"""
 
 
-class DatabaseUnavailable(Exception):
+class DatabaseUnavailable(Exception):  # noqa: N818
     """The file cannot be opened; the text is one sentence for people."""
 
 
@@ -103,7 +110,8 @@ class Warehouse:
         database.parent.mkdir(parents=True, exist_ok=True)
         self._connection = connect(database)
         self._lock = threading.Lock()
-        self._connection.execute("SET TimeZone = 'UTC'")
+        self._wal = database.with_name(database.name + ".wal")
+        self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
         self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {BOOKKEEPING_SCHEMA}")
         self._connection.execute(_LENGTHS_TABLE)
@@ -111,9 +119,7 @@ class Warehouse:
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return a connection of its own to the open database, for one thread."""
         with self._lock:
-            cursor = self._connection.cursor()
-        cursor.execute("SET TimeZone = 'UTC'")
-        return cursor
+            return self._connection.cursor()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -125,9 +131,12 @@ class Warehouse:
             cursor.close()
 
     def checkpoint(self) -> None:
-        """Move the log into the file, so that closing is quick; skipped while others write."""
-        with contextlib.suppress(duckdb.Error), self.reading() as cursor:
-            cursor.execute("CHECKPOINT")
+        """Move a log of some size into the file, so that closing and opening are quick."""
+        # A missing log needs nothing; DuckDB refuses while others write, and the next time will do.
+        with contextlib.suppress(OSError, duckdb.Error):
+            if self._wal.stat().st_size >= CHECKPOINT_BYTES:
+                with self.reading() as cursor:
+                    cursor.execute("CHECKPOINT")
 
     def close(self) -> None:
         """Close the file."""

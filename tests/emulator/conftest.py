@@ -1,5 +1,6 @@
 """A real emulator as a subprocess, and a client that speaks plain HTTP to it."""
 
+# ruff: noqa: A002 - `type` is the field's name on the wire
 from __future__ import annotations
 
 import io
@@ -12,16 +13,19 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 KEY = "an-api-key"
 APP_KEY = "an-app-key"
+HARSH_CHUNK_BYTES = 1_000_000
 ENDED = ("DONE", "ERROR", "CANCELED")
 PATIENCE_SECONDS = 20.0
 _names = itertools.count(1)
@@ -41,7 +45,7 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
         value = condition()
         if value:
             return value
-        time.sleep(0.005)
+        time.sleep(0.02)
     raise AssertionError(f"did not happen in time: {what}")
 
 
@@ -69,7 +73,7 @@ class Server:
         return [job for job in jobs if job["table"] == table]
 
     def described(self, table: str) -> dict[str, Any] | None:
-        tables = self.get("/_emulator/tables").json()
+        tables = self.get("/_emulator/tables", params={"name": table}).json()
         return next((found for found in tables if found["table"] == table), None)
 
     def rows(self, sql: str) -> list[list[Any]]:
@@ -176,6 +180,32 @@ def start(directory: Path, *arguments: str, **options: Any) -> Server:
     return Server(process, f"http://{about['host']}:{about['port']}", database)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a command line ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command line that ends by itself, in this process."""
+    from celonis_emulator.cli import main
+
+    def run(*arguments: str) -> Ended:
+        capsys.readouterr()
+        code = main(arguments)
+        shown = capsys.readouterr()
+        return Ended(code, shown.out, shown.err)
+
+    return run
+
+
 # Most tests submit more than a team may; the limits have tests of their own.
 NO_LIMITS = ("--submits-per-second", "0", "--submits-per-hour", "0")
 
@@ -190,6 +220,27 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def harsh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server with several switches set, each of which is seen by tests of its own."""
+    server = start(
+        tmp_path_factory.mktemp("harsh"),
+        *NO_LIMITS,
+        *("--oversize", "error", "--delta-missing-table", "error", "--strict-metadata", "on"),
+        *("--listing-permission", "off", "--data-push-prefixes", "integration"),
+        *("--fail-table", "Bad=ERROR", "--fail-table", "worse=canceled"),
+        *("--max-chunk-bytes", str(HARSH_CHUNK_BYTES)),
+    )
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def harsh(harsh_server: Server) -> Push:
+    """The Data Push API of the harsh server."""
+    return Push(harsh_server, prefix="integration")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,12 +13,12 @@ import pytest
 from celonis_emulator.assumed import ASSUMED
 from celonis_emulator.switches import Switches
 
-from .conftest import KEY, Push, StartServer
+from .conftest import KEY, Command, Push, StartServer
 
 SHOWN = """\
-POOL   CONNECTION  TABLE    ROWS
-local  (global)    Größe       1
-local  erp         orders      2
+POOL   CONNECTION  TABLE   ROWS
+local  (global)    Größe      1
+local  erp         orders     2
 
 local / Größe
 COLUMN  TYPE
@@ -36,14 +35,9 @@ local / Größe         DELTA    DONE         1     1    0  no
 """
 
 
-def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "celonis_emulator", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=False, **options
-    )
-
-
-def test_tables_and_query_of_a_server_and_of_a_file(start_server: StartServer) -> None:
+def test_tables_and_query_of_a_server_and_of_a_file(
+    start_server: StartServer, command: Command
+) -> None:
     push = Push(start_server("--connection", "local:erp"))
     chunks = [{"id": [1], "name": ["x" * 100]}, {"id": [2], "name": pa.array([None], pa.string())}]
     job = push.load("orders", *chunks, connectionId="erp")["id"]
@@ -56,47 +50,46 @@ def test_tables_and_query_of_a_server_and_of_a_file(start_server: StartServer) -
     csv_text = f"id,n,t\n1,{'x' * 80},2024-01-01 00:00:00+00\n2,,2024-01-01 00:00:00+00\n"
 
     for held in (("tables", *file), ("query", "SELECT 1", *file)):
-        ended = run(*held)
-        assert ended.returncode == 4
+        ended = command(*held)
+        assert ended.code == 4
         assert f"process {push.server.process.pid}" in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
 
     def outputs(source: tuple[str, ...]) -> None:
-        assert run("tables", *source).stdout == SHOWN
-        assert run("query", sql, *source).stdout.startswith(grid_lines)
-        assert run("query", sql, "--csv", *source).stdout == csv_text
-        refused = run("query", "SELECT nothing FROM nowhere", *source)
-        assert refused.returncode == 1
+        assert command("tables", *source).stdout == SHOWN
+        assert command("query", sql, *source).stdout.startswith(grid_lines)
+        assert command("query", sql, "--csv", *source).stdout == csv_text
+        refused = command("query", "SELECT nothing FROM nowhere", *source)
+        assert refused.code == 1
         assert "nowhere" in refused.stderr
 
     outputs(server)
-    wrong = run("tables", *server[:3], "wrong")
-    assert (wrong.returncode, wrong.stdout) == (1, "")
+    wrong = command("tables", *server[:3], "wrong")
+    assert (wrong.code, wrong.stdout) == (1, "")
     assert "key" in wrong.stderr
     push.server.stop()
     outputs(file)
-    gone = run("tables", *server)
-    assert gone.returncode == 1
+    gone = command("tables", *server)
+    assert gone.code == 1
     assert "No emulator answers" in gone.stderr
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    for command in (["tables"], ["query", "SELECT 1"]):
-        ended = run(*command, "--database", str(tmp_path / "none.duckdb"))
-        assert ended.returncode == 4
+def test_a_file_that_is_not_there(tmp_path: Path, command: Command) -> None:
+    for arguments in (["tables"], ["query", "SELECT 1"]):
+        ended = command(*arguments, "--database", str(tmp_path / "none.duckdb"))
+        assert ended.code == 4
         assert "none.duckdb" in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_extra_is_one_plain_sentence(tmp_path: Path) -> None:
+def test_a_missing_extra_is_one_plain_sentence() -> None:
     code = (
         "import sys; sys.modules['duckdb'] = None; sys.modules['fastapi'] = None\n"
         "from celonis_emulator.cli import main\n"
         "sys.exit(main(['serve', '--api-key', 'k']))"
     )
-    command = [sys.executable, "-c", code]
     ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=False, cwd=Path.cwd()
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1

@@ -69,7 +69,7 @@ SMALL: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("path", "expected"), SMALL)
-def test_small_answers(start_server: StartServer, push: Push, path: str, expected: Any) -> None:
+def test_small_answers(push: Push, path: str, expected: Any) -> None:
     if path.endswith("other/tables"):
         # Other tests push into the shared pools.
         expected = push.server.get(path).json()
@@ -123,23 +123,21 @@ def test_tables_and_columns_by_connection(push: Push, table: str) -> None:
     assert push.server.columns(table, schemaName="erp") == {"b": ("INTEGER", None)}
 
 
-def test_listings_can_be_forbidden(start_server: StartServer) -> None:
-    push = Push(start_server("--listing-permission", "off"))
-    push.load("t", {"a": [1]})
-    for path in ("tables", "columns?tableName=t"):
-        answer = push.server.get(f"/integration/api/pools/local/{path}")
+def test_listings_can_be_forbidden(harsh: Push) -> None:
+    harsh.load("seen", {"a": [1]})
+    for path in ("tables", "columns?tableName=seen"):
+        answer = harsh.server.get(f"/integration/api/pools/local/{path}")
         assert answer.status_code == 403
         assert answer.json()["errorCode"] == "ADMIN_ACCESS_ERROR"
-    assert push.server.get("/integration/api/pools/local").status_code == 200
+    assert harsh.server.get("/integration/api/pools/local").status_code == 200
 
 
-@pytest.mark.parametrize("gone", ["data-ingestion", "integration"])
-def test_a_prefix_can_be_gone(start_server: StartServer, gone: str) -> None:
-    prefixes = ["data-ingestion", "integration"]
-    prefixes.remove(gone)
-    server = start_server("--data-push-prefixes", *prefixes)
-    assert Push(server, prefix=gone).try_create("t").status_code == 404
-    assert Push(server, prefix=prefixes[0]).try_create("t").status_code == 200
+def test_a_prefix_can_be_gone(harsh: Push, start_server: StartServer) -> None:
+    assert Push(harsh.server).try_create("t").status_code == 404
+    assert harsh.try_create("t").status_code == 200
+    server = start_server("--data-push-prefixes", "data-ingestion")
+    assert Push(server, prefix="integration").try_create("t").status_code == 404
+    assert Push(server).try_create("t").status_code == 200
     assert server.get("/integration/api/pools").status_code == 200
 
 

@@ -10,21 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
 
-from .conftest import KEY, Push, StartServer, eventually, parquet
+from .conftest import KEY, Command, Push, StartServer, eventually, parquet
 
 ROWS = {"id": [1, 2]}
-
-
-def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "celonis_emulator", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=30, check=False, **options
-    )
 
 
 def test_the_ready_file_tells_where(start_server: StartServer, tmp_path: Path) -> None:
@@ -39,7 +31,6 @@ def test_the_ready_file_tells_where(start_server: StartServer, tmp_path: Path) -
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(start_server: StartServer, number: signal.Signals) -> None:
     push = Push(start_server("--running-seconds", "60", stderr=subprocess.PIPE))
-    push.load
     job = push.create("t")
     push.send(job, ROWS)
     push.execute(job)
@@ -135,12 +126,12 @@ def test_a_kill_in_mid_job_leaves_the_table_as_it_was(start_server: StartServer)
     assert push.execute(job).status_code == 400
 
 
-def test_a_second_server_names_the_holder(start_server: StartServer) -> None:
+def test_a_second_server_names_the_holder(start_server: StartServer, command: Command) -> None:
     server = start_server()
     started = time.monotonic()
-    second = run("serve", "--port", "0", "--api-key", "k", "--database", str(server.database))
+    second = command("serve", "--port", "0", "--api-key", "k", "--database", str(server.database))
     assert time.monotonic() - started > 2
-    assert second.returncode == 4
+    assert second.code == 4
     (line,) = second.stderr.splitlines()
     assert str(server.database) in line
     assert f"process {server.process.pid}" in line
@@ -164,19 +155,19 @@ def test_a_database_that_is_let_go_in_time_is_opened(
         assert start_server(database=database).get("/api/cloud").status_code == 200
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database(tmp_path: Path, command: Command) -> None:
     (junk := tmp_path / "junk.duckdb").write_bytes(b"junk" * 1000)
-    ended = run("serve", "--port", "0", "--api-key", "k", "--database", str(junk))
-    assert ended.returncode == 4
+    ended = command("serve", "--port", "0", "--api-key", "k", "--database", str(junk))
+    assert ended.code == 4
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_port_in_use(tmp_path: Path) -> None:
+def test_a_port_in_use(tmp_path: Path, command: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         database = str(tmp_path / "c.duckdb")
-        ended = run("serve", "--port", port, "--api-key", "k", "--database", database)
-    assert ended.returncode == 3
+        ended = command("serve", "--port", port, "--api-key", "k", "--database", database)
+    assert ended.code == 3
     assert port in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
@@ -189,26 +180,28 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         ("--pool", "a", "--pool", "A"),
     ],
 )
-def test_pools_that_would_share_a_schema(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_pools_that_would_share_a_schema(
+    tmp_path: Path, command: Command, options: tuple[str, ...]
+) -> None:
     database = str(tmp_path / "c.duckdb")
-    ended = run("serve", "--port", "0", "--api-key", "k", "--database", database, *options)
-    assert ended.returncode == 2
+    ended = command("serve", "--port", "0", "--api-key", "k", "--database", database, *options)
+    assert ended.code == 2
     assert "schema" in ended.stderr
 
 
-def test_a_key_is_made_and_told_when_none_is_given(tmp_path: Path) -> None:
+def test_a_key_is_made_and_told_when_none_is_given(tmp_path: Path, command: Command) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CELONIS_EMULATOR")}
-    command = [sys.executable, "-m", "celonis_emulator", "serve", "--port", "0"]
+    program = [sys.executable, "-m", "celonis_emulator", "serve", "--port", "0"]
     ready = tmp_path / "ready"
-    command += ["--database", str(tmp_path / "c.duckdb"), "--ready-file", str(ready)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    program += ["--database", str(tmp_path / "c.duckdb"), "--ready-file", str(ready)]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         key = line.split()[-1]
         eventually(ready.exists, "the server answers")
         port = json.loads(ready.read_text())["port"]
-        tables = run("tables", "--url", f"http://127.0.0.1:{port}", "--api-key", key)
-        assert tables.returncode == 0, tables.stderr
+        tables = command("tables", "--url", f"http://127.0.0.1:{port}", "--api-key", key)
+        assert tables.code == 0, tables.stderr
         process.terminate()
     assert len(key) >= 32
     assert key != KEY

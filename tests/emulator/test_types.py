@@ -1,5 +1,6 @@
 """Types: from Parquet and CSV to the pool's columns and to the listing."""
 
+# ruff: noqa: DTZ001 - Celonis' timestamps have no zone
 from __future__ import annotations
 
 import datetime as dt
@@ -160,7 +161,15 @@ def test_csv_by_default(push: Push, table: str) -> None:
     )
     load_csv(push, table, content.encode(), **TYPED)
     types, rows = stored(push, table)
-    assert list(types.values()) == "INTEGER FLOAT BOOLEAN DATE DATETIME TIME STRING".split()
+    assert list(types.values()) == [
+        "INTEGER",
+        "FLOAT",
+        "BOOLEAN",
+        "DATE",
+        "DATETIME",
+        "TIME",
+        "STRING",
+    ]
     assert rows == [
         ["1", "2.5", "true", "2024-05-06", "2024-05-06 05:08:09", "07:08:09", "ä"],
         [None] * 6 + ['with "quotes", comma\nand line'],
@@ -169,7 +178,7 @@ def test_csv_by_default(push: Push, table: str) -> None:
     assert (chunk["rows"], chunk["bytes"]) == (2, len(content.encode()))
 
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "charSet": "ISO-8859-1",
     "separatorSequence": ";",
     "quoteSequence": "'",
@@ -188,7 +197,7 @@ OPTIONS = {
 def test_csv_by_its_options(push: Push, table: str) -> None:
     content = "f;g;d;t;s\n1.234,5;1 000.25;20240506;06.05.2024T07:08:09.123+01:00;'\xe4 \\' ; x'\n"
     fields = csv_schema(f="FLOAT", g="FLOAT", d="DATE", t="DATETIME")
-    options = {"csvParsingOptions": OPTIONS}
+    options: dict[str, Any] = {"csvParsingOptions": OPTIONS}
     load_csv(push, table, content.encode("latin-1"), **fields, **options)
     _, rows = stored(push, table)
     assert rows == [["1234.5", "1000.25", "2024-05-06", "2024-05-06 06:08:09.123", "ä ' ; x"]]
