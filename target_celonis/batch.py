@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from target_celonis import limits
-from target_celonis.errors import InputError
+from target_celonis.errors import ContractError, InputError
 from target_celonis.table import Column, Kind, TablePlan
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def convert(run: RecordRun, plan: TablePlan, notes: Notes) -> Iterator[Any]:
 
     Raises:
         InputError: A key is null, or a value fits no rule.
+        ContractError: A text is longer than any column.
     """
     notes.add("*", "not_finite_as_null", run.not_finite)
     notes.add("*", "surrogate_replaced", run.surrogates)
@@ -138,6 +139,8 @@ def _convert_slice(
             array = _READERS[column.kind](raws, lambda rule, n=1, at=name: notes.add(at, rule, n))
             if column.is_key and array.null_count:
                 raise _null_key(plan, column, array, lines)
+            if column.is_text:
+                _refuse_too_long(plan, column, array, lines)
         except _MisfitError as misfit:
             raise InputError(
                 "TC-INPUT-08",
@@ -163,6 +166,23 @@ def _null_key(plan: TablePlan, column: Column, array: Any, lines: Sequence[int])
         "A row without its key cannot be found again; name other `key_properties` under "
         "`streams`, or use the load method `append-only`.",
     )
+
+
+def _refuse_too_long(plan: TablePlan, column: Column, array: Any, lines: Sequence[int]) -> None:
+    """Refuse a text that no column can hold, at once: it can only end in a failure."""
+    longest_octets = pc.max(pc.binary_length(array)).as_py()
+    if longest_octets is None or longest_octets <= limits.LONGEST_STRING:
+        return
+    too_long = pc.greater(pc.utf8_length(array), limits.LONGEST_STRING)
+    first = pc.index(too_long, True).as_py()  # the value looked for
+    if first >= 0:
+        length = pc.utf8_length(array[first]).as_py()
+        raise ContractError(
+            "TC-CONTRACT-05",
+            f"Stream `{plan.stream}`, line {lines[first]}, column `{column.property_name}`: a text "
+            f"of {length} characters; a column of Celonis surely holds {limits.LONGEST_STRING}.",
+            "Deselect the property in the tap, or shorten it there or by a stream map.",
+        )
 
 
 # --- one reader for each kind of column -------------------------------------------------------

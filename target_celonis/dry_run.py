@@ -43,7 +43,7 @@ class Planned:
     """
 
     job: OpenJob
-    lengths: dict[str, int | None]
+    lengths: dict[str, int]
 
 
 class DryRun:
@@ -65,17 +65,13 @@ class DryRun:
         return Listing(None)
 
     def open(self, task: PushTask, listing: Listing) -> OpenJob:  # noqa: ARG002  # the route's form
-        """Merge a table's chunks and measure them.
-
-        Raises:
-            ContractError: A text is longer than any column.
-        """
+        """Merge a table's chunks and measure them."""
         with self._opening:
             merged = merge_task(task, self._config)
             lengths = column_lengths(task.plan, longest_texts(merged.chunks))
             return self._plan(task, merged, lengths)
 
-    def _plan(self, task: PushTask, merged: Merged, lengths: dict[str, int | None]) -> OpenJob:
+    def _plan(self, task: PushTask, merged: Merged, lengths: dict[str, int]) -> OpenJob:
         job = OpenJob(
             task,
             f"{len(self.planned) + 1:03d}",

@@ -183,8 +183,9 @@ def read_messages(
             continue
         end = block.rfind(b"\n") + 1
         if end:
-            whole = b"".join([*tail, block[:end]])
-            tail, tail_bytes = [], 0
+            tail.append(block[:end])
+            whole = parser.lines_of(tail)
+            tail_bytes = 0
             yield from parser.parse(whole)
         if end < len(block):
             tail.append(block[end:])
@@ -196,7 +197,7 @@ def read_messages(
                     "Raise `memory_limit_mb`; a line may take a quarter of it.",
                 )
     if tail_bytes:
-        yield from parser.parse(b"".join(tail), last=True)
+        yield from parser.parse(parser.lines_of(tail), last=True)
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -230,14 +231,29 @@ class _Parser:
         self.line = 0
         self._keep_time_extracted = keep_time_extracted
 
-    def parse(self, block: bytes, *, last: bool = False) -> Iterator[Message]:
-        """Parse whole lines; with ``last``, the end of the input may have cut the line."""
+    def lines_of(self, pieces: list[bytes]) -> list[bytes]:
+        """Return the lines of pieces, the last one first; the pieces are let go of.
+
+        A line may take a quarter of all memory: as few copies of it live at a time as possible.
+        """
+        lines = b"".join(pieces).split(b"\n")
+        pieces.clear()
+        if not lines[-1]:
+            lines.pop()  # behind the last line end
+        lines.reverse()
+        return lines
+
+    def parse(self, lines: list[bytes], *, last: bool = False) -> Iterator[Message]:
+        """Parse whole lines, emptying the list from behind.
+
+        Args:
+            lines: The last one first.
+            last: Whether the end of the input may have cut the last of them.
+        """
         runs: list[RecordRun] = []
         newest: dict[str, RecordRun] = {}
-        lines = block.split(b"\n")
-        if not last:
-            lines.pop()  # behind the last line end
-        for line in lines:
+        while lines:
+            line = lines.pop()
             self.line += 1
             if not line or line.isspace():
                 continue

@@ -446,27 +446,13 @@ def longest_texts(chunks: Sequence[Chunk]) -> dict[str, int]:
     return longest
 
 
-def column_lengths(plan: TablePlan, longest: dict[str, int]) -> dict[str, int | None]:
-    """Return the length to declare for each text column.
-
-    Raises:
-        ContractError: A text is longer than any column.
-    """
-    lengths: dict[str, int | None] = {}
-    for column in plan.columns:
-        if not column.is_text:
-            continue
-        measured = longest.get(column.name, 0)
-        length = declared_length(measured, column.max_length)
-        if length is None:
-            raise ContractError(
-                "TC-CONTRACT-05",
-                f"Stream `{plan.stream}`, column `{column.name}`: a text of {measured} characters "
-                f"does not fit; a column holds {limits.LONGEST_STRING}.",
-                "Deselect the property in the tap, or shorten it there.",
-            )
-        lengths[column.name] = length
-    return lengths
+def column_lengths(plan: TablePlan, longest: dict[str, int]) -> dict[str, int]:
+    """Return the length to declare for each text column."""
+    return {
+        column.name: declared_length(longest.get(column.name, 0), column.max_length)
+        for column in plan.columns
+        if column.is_text
+    }
 
 
 def _growing(first_seconds: float, longest_seconds: float) -> Iterator[float]:

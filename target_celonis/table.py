@@ -363,19 +363,17 @@ def _common_kind(one: Kind, other: Kind) -> Kind:
     return Kind.TEXT
 
 
-def declared_length(longest: int, max_length: int | None) -> int | None:
+def declared_length(longest: int, max_length: int | None) -> int:
     """Return the length to make a STRING column with.
 
     Args:
-        longest: Characters of the longest text measured.
+        longest: Characters of the longest text measured; at most ``limits.LONGEST_STRING``.
         max_length: The schema's ``maxLength``, if any.
 
     Returns:
         The smallest length offered that is twice the longest text and not below ``max_length``;
-        the largest where twice is more than that; None when no column holds the text.
+        the largest where twice is more than that.
     """
-    if longest > limits.LONGEST_STRING:
-        return None
     wanted = max(2 * longest, max_length or 0)
     return next((n for n in limits.STRING_LENGTHS if n >= wanted), limits.LONGEST_STRING)
 
