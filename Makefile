@@ -1,11 +1,13 @@
 # `make demo` and `make test` need Python 3.11 or newer with pip, and make; they install the
-# rest into .venv and .venv-tap. Another interpreter: make demo PYTHON=python3.13
+# rest into .venv, .venv-tap and .venv-meltano. Another interpreter: make demo PYTHON=python3.13
 
 PYTHON ?= python3
 
 VENV := .venv
 TAP_VENV := .venv-tap
+MELTANO_VENV := .venv-meltano
 TAP_REQUIREMENTS := examples/order_to_cash/tap-requirements.txt
+MELTANO_REQUIREMENTS := tests/meltano/requirements.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
@@ -17,6 +19,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c '$(VERSION_CODE)' 2>/dev/null)
 DEMO_STAMP := $(VENV)/.installed-for-demo-$(PYTHON_VERSION)
 TEST_STAMP := $(VENV)/.installed-for-tests-$(PYTHON_VERSION)
 TAP_STAMP := $(TAP_VENV)/.installed-$(PYTHON_VERSION)
+MELTANO_STAMP := $(MELTANO_VENV)/.installed-$(PYTHON_VERSION)
 
 .PHONY: help
 help:
@@ -63,6 +66,14 @@ $(TAP_STAMP): $(TAP_REQUIREMENTS) | check-python
 	@$(TAP_VENV)/bin/python -m pip install -qq -r $(TAP_REQUIREMENTS)
 	@touch $@
 
+# Where Meltano cannot be installed its tests are skipped; not so where CI is set.
+$(MELTANO_STAMP): $(MELTANO_REQUIREMENTS) | check-python
+	@echo "Installing Meltano into $(MELTANO_VENV) ..."
+	@$(call make_environment,$(MELTANO_VENV))
+	@if $(MELTANO_VENV)/bin/python -m pip install -qq -r $(MELTANO_REQUIREMENTS); then touch $@; \
+	  elif test -n "$$CI"; then exit 1; \
+	  else echo "Meltano cannot be installed here: the tests in tests/meltano will be skipped" >&2; fi
+
 .PHONY: demo
 demo: check-python
 	@$(MAKE) --silent --no-print-directory -j2 $(DEMO_STAMP) $(TAP_STAMP)
@@ -76,7 +87,8 @@ endef
 
 .PHONY: test test-all
 test-all: PYTEST_ARGUMENTS := -m "slow or not slow"
-test test-all: $(TEST_STAMP)
+test test-all: check-python
+	@$(MAKE) --silent --no-print-directory -j2 $(TEST_STAMP) $(TAP_STAMP) $(MELTANO_STAMP)
 	$(call step,ruff format --check)
 	$(call step,ruff check)
 	$(call step,mypy)
@@ -90,6 +102,6 @@ format: $(TEST_STAMP)
 
 .PHONY: clean
 clean:
-	rm -rf $(VENV) $(TAP_VENV) build dist .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(TAP_VENV) $(MELTANO_VENV) build dist .coverage .coverage.* htmlcov
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

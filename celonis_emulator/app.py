@@ -21,6 +21,7 @@ from starlette.responses import Response
 from celonis_emulator.gate import Gate
 from celonis_emulator.refusals import Refusal, internal, not_found, validation_body
 from celonis_emulator.routes_admin import admin_routes
+from celonis_emulator.routes_oauth import oauth_routes
 from celonis_emulator.routes_pools import pool_routes
 from celonis_emulator.routes_push import push_routes
 
@@ -51,6 +52,7 @@ def create_app(
         redirect_slashes=False,
         redoc_url=None,
     )
+    app.include_router(oauth_routes(identities.oauth))
     app.include_router(pool_routes(warehouse, ledger, switches))
     for prefix in DATA_PUSH_PREFIXES:
         routes = push_routes(push_jobs, ledger, switches)

@@ -102,6 +102,22 @@ ASSUMED: Final[dict[str, str]] = {
     "listing_refused": "Without permission the listings answer 403 (switch: listing-permission).",
     "change_date": "A push adds no _CELONIS_CHANGE_DATE column.",
     "pool_shapes": "Pools, connections, the team and the user are shown with few fields.",
+    "oauth_errors": (
+        "A token request is refused with the errors of RFC 6749: 401 for invalid_client, else 400."
+    ),
+    "oauth_default_scope": "A token request without a scope gets all scopes of its client.",
+    "oauth_exact_scope": (
+        "A client may ask for the very scopes that it has; one that has integration.data-pools "
+        "may not ask for integration.data-pools:data_push."
+    ),
+    "oauth_tokens_die": "An expired token answers 401, as does every token after a restart.",
+    "scope_refused": (
+        "A token without a scope for what it asks answers 403 and names the scopes that would do."
+    ),
+    "push_only_scope": (
+        "A token with integration.data-pools:data_push alone answers 403 everywhere outside of "
+        "Data Push, /api/cloud included."
+    ),
     "interrupted_jobs": "A job that was QUEUED or RUNNING when the server died ends ERROR.",
     "csv_empty_is_null": "An empty CSV field is NULL; a CSV chunk has a header line.",
 }

@@ -69,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
             "separated by commas",
         )
     serve.add_argument(
+        "--oauth-client",
+        action="append",
+        default=[],
+        metavar="ID:SECRET",
+        help="an OAuth client; repeatable; also CELONIS_EMULATOR_OAUTH_CLIENT, separated by commas",
+    )
+    serve.add_argument(
         "--pool",
         action="append",
         type=_named,
@@ -83,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="POOL:ID[=NAME]",
         help="make this data connection; repeatable",
     )
+    serve.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="speak https with this certificate (PEM)"
+    )
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its key (PEM, unlocked)")
     serve.add_argument("--ready-file", type=Path, metavar="PATH", help="written when it answers")
     serve.add_argument(
         "--until-stdin-closes", action="store_true", help="end when standard input ends"
@@ -133,7 +144,8 @@ def _add_switches(group: argparse._ArgumentGroup) -> None:
             shown = ",".join(default)
             settings = {"type": _list_of(switch.metadata["choices"]), "metavar": "LIST"}
         elif isinstance(default, str):
-            settings = {"choices": switch.metadata["choices"]}
+            choices = switch.metadata["choices"]
+            settings = {"choices": choices} if choices else {"metavar": "TEXT"}
         elif isinstance(default, int):
             settings = {"type": _count, "metavar": "N"}
         else:
@@ -200,8 +212,9 @@ def _connection(text: str) -> tuple[str, str, str]:
 
 
 def _keys(arguments: argparse.Namespace, kind: str) -> list[str]:
-    in_environment = os.environ.get(f"CELONIS_EMULATOR_{kind.upper()}_KEY", "")
-    return [*getattr(arguments, f"{kind}_key"), *_split(in_environment)]
+    """Return what the options ``--KIND`` and the environment name."""
+    in_environment = os.environ.get(f"CELONIS_EMULATOR_{kind.upper()}", "")
+    return [*getattr(arguments, kind), *_split(in_environment)]
 
 
 def _split(text: str) -> list[str]:
@@ -210,11 +223,24 @@ def _split(text: str) -> list[str]:
 
 def _serve(arguments: argparse.Namespace) -> int:
     from celonis_emulator.ledger import NameTaken
-    from celonis_emulator.serve import CannotListen, ServerOptions, serve
+    from celonis_emulator.oauth import OAuthClient
+    from celonis_emulator.serve import (
+        BadCertificate,
+        CannotListen,
+        Certificate,
+        ServerOptions,
+        serve,
+    )
     from celonis_emulator.warehouse import DatabaseUnavailable
 
-    api_keys, app_keys = _keys(arguments, "api"), _keys(arguments, "app")
-    if not api_keys and not app_keys:
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        return _say("--tls-cert and --tls-key go together.", 2)
+    api_keys, app_keys = _keys(arguments, "api_key"), _keys(arguments, "app_key")
+    clients = [text.partition(":") for text in _keys(arguments, "oauth_client")]
+    if not all(identity and secret for identity, _, secret in clients):
+        # What was given is not repeated: half of it may be a secret.
+        return _say("An OAuth client is given as ID:SECRET.", 2)
+    if not api_keys and not app_keys and not clients:
         api_keys = [secrets.token_urlsafe(24)]
         sys.stderr.write(f"No key was given; the API key of this run is {api_keys[0]}\n")
     pools = arguments.pool or [("local", "local")]
@@ -227,16 +253,20 @@ def _serve(arguments: argparse.Namespace) -> int:
         database=arguments.database,
         api_keys=api_keys,
         app_keys=app_keys,
+        oauth_clients=[OAuthClient(identity, secret) for identity, _, secret in clients],
         pools=pools,
         connections=arguments.connection,
         switches=_switches(arguments),
+        certificate=Certificate(arguments.tls_cert, arguments.tls_key)
+        if arguments.tls_cert
+        else None,
         ready_file=arguments.ready_file,
         until_stdin_closes=arguments.until_stdin_closes,
         log_level=arguments.log_level,
     )
     try:
         serve(options)
-    except NameTaken as error:
+    except (NameTaken, BadCertificate) as error:
         return _say(str(error), 2)
     except CannotListen as error:
         return _say(str(error), 3)

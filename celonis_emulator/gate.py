@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from celonis_emulator.identity import Identities
 
-OPEN_PATHS = frozenset({"/openapi.json", "/docs"})
+# Whoever asks for a token says so in a way of its own.
+OPEN_PATHS = frozenset({"/openapi.json", "/docs", "/oauth2/token"})
 # Paths are the client's to choose; a count must not grow without end.
 COUNTED_PATHS = 1000
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query
 
 from celonis_emulator.ledger import Connection, Ledger, Pool
 from celonis_emulator.refusals import forbidden, not_found
+from celonis_emulator.rights import Right, needs
 from celonis_emulator.switches import Switches
 from celonis_emulator.warehouse import (
     Warehouse,
@@ -25,7 +26,7 @@ from celonis_emulator.warehouse import (
 
 def pool_routes(warehouse: Warehouse, ledger: Ledger, switches: Switches) -> APIRouter:
     """Return the routes of the team and its pools."""
-    routes = APIRouter(tags=["Pools"])
+    routes = APIRouter(tags=["Pools"], dependencies=[needs(Right.READ)])
 
     def known_pool(pool_id: str) -> Pool:
         for pool in ledger.pools():

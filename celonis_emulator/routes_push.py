@@ -21,6 +21,7 @@ from celonis_emulator.jobs import Job, now_ms
 from celonis_emulator.ledger import Ledger
 from celonis_emulator.pushjobs import PushJobs
 from celonis_emulator.refusals import invalid, not_found
+from celonis_emulator.rights import Right, needs
 from celonis_emulator.switches import Switches
 from celonis_emulator.uploads import receive
 
@@ -114,7 +115,7 @@ def push_routes(push_jobs: PushJobs, ledger: Ledger, switches: Switches) -> APIR
             msg = f"There is no data pool {pool_id}."
             raise not_found(msg)
 
-    routes = APIRouter(tags=["Data Push"], dependencies=[Depends(known_pool)])
+    routes = APIRouter(tags=["Data Push"], dependencies=[needs(Right.PUSH), Depends(known_pool)])
 
     @routes.post("/jobs")
     def create_job(pool_id: str, body: JobBody) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import uvicorn
 from celonis_emulator.app import create_app
 from celonis_emulator.identity import Identities
 from celonis_emulator.ledger import Ledger
+from celonis_emulator.oauth import OAuthServer
 from celonis_emulator.pushjobs import PushJobs
 from celonis_emulator.warehouse import Warehouse
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from celonis_emulator.oauth import OAuthClient
     from celonis_emulator.switches import Switches
 
 LIFELINE_SECONDS: Final = 0.7
@@ -42,6 +45,18 @@ class CannotListen(Exception):  # noqa: N818
     """The address cannot be bound; the text is one sentence for people."""
 
 
+class BadCertificate(Exception):  # noqa: N818
+    """The server cannot speak TLS with it; the text is one sentence for people."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate, with those that vouch for it, and its key: two PEM files."""
+
+    certificate: Path
+    key: Path
+
+
 @dataclass(frozen=True)
 class ServerOptions:
     """What a server is started with; a connection is (pool id, id, name)."""
@@ -51,9 +66,11 @@ class ServerOptions:
     database: Path
     api_keys: Sequence[str]
     app_keys: Sequence[str]
+    oauth_clients: Sequence[OAuthClient]
     pools: Sequence[tuple[str, str]]
     connections: Sequence[tuple[str, str, str]]
     switches: Switches
+    certificate: Certificate | None
     ready_file: Path | None
     until_stdin_closes: bool
     log_level: str
@@ -66,8 +83,11 @@ def serve(options: ServerOptions) -> None:
         DatabaseUnavailable: another process holds the database, or it is none.
         CannotListen: the address is in use or not ours.
         NameTaken: a pool or connection cannot be made.
+        BadCertificate: the certificate or its key cannot be used.
     """
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(message)s")
+    if options.certificate is not None:
+        _try_certificate(options.certificate)
     warehouse = Warehouse(options.database)
     try:
         with _listening_socket(options.host, options.port) as listener:
@@ -79,7 +99,8 @@ def serve(options: ServerOptions) -> None:
             directory = options.database.with_name(options.database.name + ".chunks")
             push_jobs = PushJobs(warehouse, ledger, options.switches, directory)
             push_jobs.start()
-            identities = Identities(options.api_keys, options.app_keys)
+            oauth = OAuthServer(options.oauth_clients, options.switches)
+            identities = Identities(options.api_keys, options.app_keys, oauth)
             app = create_app(warehouse, ledger, push_jobs, identities, options.switches)
             try:
                 _run(app, listener, options)
@@ -91,6 +112,7 @@ def serve(options: ServerOptions) -> None:
 
 
 def _run(app: FastAPI, listener: socket.socket, options: ServerOptions) -> None:
+    certificate = options.certificate
     config = uvicorn.Config(
         app,
         log_level=options.log_level,
@@ -101,6 +123,8 @@ def _run(app: FastAPI, listener: socket.socket, options: ServerOptions) -> None:
         # A client that thinks for a while between two requests keeps its connection.
         timeout_keep_alive=75,
         server_header=False,
+        ssl_certfile=certificate.certificate if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
     )
     server = _Server(config, listener, options)
     # uvicorn raises a signal again after its clean end; nothing may happen then.
@@ -125,11 +149,36 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and self._options.ready_file is not None:
             port = self._listener.getsockname()[1]
-            about = {"host": self._options.host, "port": port, "pid": os.getpid()}
+            about = {
+                "scheme": "https" if self._options.certificate else "http",
+                "host": self._options.host,
+                "port": port,
+                "pid": os.getpid(),
+            }
             path = self._options.ready_file
             part = path.with_name(f"{path.name}.{os.getpid()}.part")
             part.write_text(json.dumps(about) + "\n", encoding="utf-8")
             part.replace(path)
+
+
+def _try_certificate(certificate: Certificate) -> None:
+    """Load the files once before anything is opened, so that a fault in them is a sentence."""
+    for path in (certificate.certificate, certificate.key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            msg = f"The file {path} cannot be read: {error.strerror or error}."
+            raise BadCertificate(msg) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An empty password: OpenSSL would ask for that of a locked key on the terminal.
+        context.load_cert_chain(certificate.certificate, certificate.key, password="")
+    except ssl.SSLError as error:
+        msg = (
+            f"{certificate.certificate} and {certificate.key} are no certificate and its unlocked "
+            "key in PEM form."
+        )
+        raise BadCertificate(msg) from error
 
 
 def _listening_socket(host: str, port: int) -> socket.socket:

@@ -94,6 +94,27 @@ class Switches:
         doc="off: table and column listings answer 403",
         fact="a push-only key has no permission to read the pool",
     )
+    oauth_client_auth: str = _switch(
+        "both",
+        "how OAuth clients were registered to say who they are; the other way answers 401",
+        "documented: a client is registered for client_secret_basic or client_secret_post",
+        ("basic", "post", "both"),
+    )
+    oauth_scope: str = _switch(
+        "integration.data-pools",
+        "the scopes of every OAuth client, separated by blanks",
+        "documented: a client is given scopes, and asks for some of them",
+    )
+    token_seconds: int = _switch(
+        899,
+        "how long an OAuth token lives, as its answer says",
+        "documented: some 15 minutes, in expires_in",
+    )
+    token_early_seconds: int = _switch(
+        0,
+        "how much earlier than its answer says an OAuth token dies",
+        "a fault for tests: a token can be revoked",
+    )
     fail_table: tuple[tuple[str, str], ...] = _switch(
         (),
         "NAME=ERROR or NAME=CANCELED: executed jobs on that table end so and change nothing; "

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -219,24 +220,30 @@ def _integer(raw: bytes, index: int, note: _Note) -> int | None:
         value = _whole(text.strip())
     except ValueError:
         raise _MisfitError(index, "is not a whole number") from None
-    if not -(2**63) <= value < 2**63:
+    if value is None:
         note("overflow_as_null")
-        return None
     return value
 
 
-_WHOLE = re.compile(r"([+-]?\d+)(?:\.0*)?(?:[eE]\+?(\d{1,3}))?")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_INT64_DIGITS = 19
 
 
-def _whole(text: str) -> int:
-    """Read a whole number, also as ``12.0`` or ``1.2e3``, exactly."""
-    match = _WHOLE.fullmatch(text)
-    if match:
-        return int(match.group(1) + "0" * int(match.group(2) or 0))
-    value = float(text)
-    if not value.is_integer():
+def _whole(text: str) -> int | None:
+    """Read a whole number, also as ``12.0`` or ``1.2e3``, exactly; None beyond 64 bits.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if _NUMBER.fullmatch(text) is None:
         raise ValueError(text)
-    return int(value)
+    number = Decimal(text)
+    if number and number.adjusted() >= _INT64_DIGITS:
+        return None
+    value = int(number)
+    if value != number:
+        raise ValueError(text)
+    return value if -(2**63) <= value < 2**63 else None
 
 
 def _read_floats(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
@@ -259,16 +266,18 @@ def _float(raw: bytes, index: int, note: _Note) -> float | None:
             note("empty_text_as_null")
             return None
         note("text_as_value")
-    try:
-        value = float(text)
-    except ValueError:
-        raise _MisfitError(index, "is not a number") from None
+    if _NUMBER.fullmatch(text.strip()) is None and text.strip().lower() not in _NOT_FINITE:
+        raise _MisfitError(index, "is not a number")
+    value = float(text)
     if value - value != 0.0:  # NaN or an infinity
         note("not_finite_as_null")
         return None
     return value
 
 
+_NOT_FINITE = frozenset(
+    sign + word for sign in ("", "+", "-") for word in ("nan", "inf", "infinity")
+)
 _TRUE = frozenset({"true", "t", "yes", "y", "1", "1.0"})
 _FALSE = frozenset({"false", "f", "no", "n", "0", "0.0"})
 
@@ -333,7 +342,6 @@ def _read_json(raws: _Raws, _note: _Note) -> Any:  # one form for all readers
 
 
 _UTC_MICROSECONDS = pa.timestamp("us", "UTC")
-_FIRST_YEAR = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 _FIRST_ENGINE_YEAR = dt.datetime(limits.ENGINE_FIRST_YEAR, 1, 1, tzinfo=dt.UTC)
 
 
@@ -358,16 +366,19 @@ def _read_datetimes_at_once(raws: _Raws) -> Any | None:  # pyarrow ships no type
         except pa.ArrowInvalid:
             continue
         array = array.cast(_UTC_MICROSECONDS)
-        earliest = pc.min(array).cast(pa.int64()).as_py()
-        if earliest is not None and earliest < _MICROSECONDS_OF_YEAR_1:
-            return None
-        return array
+        ends = pc.min_max(array.cast(pa.int64())).as_py()
+        earliest, latest = ends["min"], ends["max"]
+        inside = earliest is None or _FIRST_MICROSECOND <= earliest <= latest <= _LAST_MICROSECOND
+        return array if inside else None
     return None
 
 
-_MICROSECONDS_OF_YEAR_1 = pa.scalar(_FIRST_YEAR, _UTC_MICROSECONDS).cast(pa.int64()).as_py()
+_FIRST_MICROSECOND, _LAST_MICROSECOND = (
+    pa.scalar(end.replace(tzinfo=dt.UTC), _UTC_MICROSECONDS).cast(pa.int64()).as_py()
+    for end in (dt.datetime.min, dt.datetime.max)  # noqa: DTZ901  # given their zone above
+)
 _DATETIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?)?"
+    r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d(?::\d\d(?::\d\d)?)?)(?:[.,](\d+))?)?"
     r"\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?(?:\+00:00|Z)?"
 )
 
@@ -385,8 +396,8 @@ def _datetime(raw: bytes, index: int, note: _Note) -> dt.datetime | None:
     day, time, fraction, zone = match.groups()
     fraction = f".{fraction[:6]:0<6}" if fraction else ""
     zone = "+00:00" if zone is None or zone[0] not in "+-" else zone
-    if time is not None and len(time) == len("12:34"):
-        time += ":00"
+    if time is not None:
+        time += ":00:00"[len(time) - len("12") :]
     try:
         return dt.datetime.fromisoformat(f"{day}T{time or '00:00:00'}{fraction}{zone}").astimezone(
             dt.UTC

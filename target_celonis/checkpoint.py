@@ -10,6 +10,8 @@ state is safe exactly when no pending table has a smaller number; an idle stream
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 
 class StateLedger:
     """States and pending tables, by sequence number."""
@@ -19,7 +21,6 @@ class StateLedger:
         # Between two starting points of pending tables only the newest state can matter: the
         # others become safe at the same moment.
         self._states: list[tuple[int, bytes]] = []
-        self._newest_start = 0
 
     def pend(self, token: object, sequence: int) -> None:
         """Note that records from ``sequence`` on are not settled.
@@ -29,7 +30,6 @@ class StateLedger:
             sequence: Of its first record; not below any number noted before.
         """
         self._pending.setdefault(token, sequence)
-        self._newest_start = max(self._newest_start, sequence)
 
     def settle(self, token: object) -> None:
         """Note that the records behind ``token`` are loaded or counted out."""
@@ -37,9 +37,14 @@ class StateLedger:
 
     def add_state(self, sequence: int, state: bytes) -> None:
         """Take a state that was read at ``sequence``."""
-        if self._states and self._states[-1][0] > self._newest_start:
-            self._states.pop()
         self._states.append((sequence, state))
+        starts = sorted(self._pending.values())
+        behind = [bisect_left(starts, at) for at, _ in self._states]  # starting points before each
+        self._states = [
+            kept
+            for index, kept in enumerate(self._states)
+            if index + 1 == len(self._states) or behind[index] < behind[index + 1]
+        ]
 
     def take_safe(self) -> bytes | None:
         """Return the newest safe state that was not returned before; None when there is none."""

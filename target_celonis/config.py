@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import ipaddress
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -235,7 +237,7 @@ def parse(
         base_url=base_url,
         embedded_database=Path(given["embedded_database"]),
         data_pool_id=_pool_id(given["data_pool_id"]),
-        connection_id=given["connection_id"],
+        connection_id=given["connection_id"] or None,
         auth_method=method,
         api_key=Secret(given["api_key"]) if given["api_key"] else None,
         oauth=_oauth_client(given) if method == "oauth" else None,
@@ -381,47 +383,54 @@ def _checked(setting: Setting, value: Any) -> Any:  # a setting is of any kind
         raise SettingsError(
             "TC-SETTINGS-03", f"The setting `{setting.name}` must be one of {choices}."
         )
-    if setting.minimum is not None and value < setting.minimum:
+    if setting.minimum is not None and not value >= setting.minimum:
         raise SettingsError(
             "TC-SETTINGS-03", f"The setting `{setting.name}` must be at least {setting.minimum:g}."
         )
-    if setting.maximum is not None and value > setting.maximum:
+    if setting.maximum is not None and not value <= setting.maximum:
         raise SettingsError(
             "TC-SETTINGS-03", f"The setting `{setting.name}` must be at most {setting.maximum:g}."
         )
     return value
 
 
-def _base_url(text: str) -> str:
-    """Return scheme and host of any pasted Celonis address."""
+def _base_url(text: str, name: str = "base_url") -> str:
+    """Return scheme and host of any pasted Celonis address; ``name`` is the setting's."""
     if text.strip().lower() == EMBEDDED:
         return EMBEDDED
-    parts = urlsplit(text.strip() if "://" in text else f"https://{text.strip()}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+    try:
+        parts = urlsplit(text.strip() if "://" in text else f"https://{text.strip()}")
+        usable = parts.scheme in ("http", "https") and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:  # brackets that do not match, a port that is none
+        usable = False
+    if not usable or not parts.hostname:
         raise SettingsError(
             "TC-SETTINGS-03",
-            "The setting `base_url` is not an address.",
+            f"The setting `{name}` is not an address.",
             "It looks like https://TEAM.REALM.celonis.cloud.",
         )
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise SettingsError(
             "TC-SETTINGS-03",
-            "The setting `base_url` must begin with https://; plain http is for this machine only.",
+            f"The setting `{name}` must begin with https://; plain http is for this machine only.",
         )
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def is_loopback(host: str) -> bool:
     """Return whether ``host`` is this machine."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _pool_id(text: str) -> str:
     """Return the id out of an id or a pool's address in the browser."""
     if "/" not in text:
         return text
-    parts = [part for part in urlsplit(text).path.split("/") if part]
-    parts += [part for part in urlsplit(text).fragment.split("/") if part]
+    _base_url(text, "data_pool_id")
+    parts = [part for part in re.split(r"[/?#]+", text) if part]
     for marker, following in itertools.pairwise(parts):
         if marker in _POOL_PATH_MARKERS:
             return following

@@ -118,6 +118,7 @@ class Loader:
         self._progress_at = clock.monotonic()
         self._read_rows = 0
         self._said: set[str] = set()
+        self._failed = False
 
     # --- messages
 
@@ -360,6 +361,7 @@ class Loader:
 
     def settle_after_failure(self) -> None:
         """Let what was executed end, count it and release its states; the run has failed."""
+        self._failed = True
         self._pusher.close()
         for receipt in self._pusher.receipts():
             self._count(receipt)
@@ -371,12 +373,11 @@ class Loader:
         Raises:
             InternalError: They do not add up.
         """
-        failed = self._pusher.failed
         reports = []
         for stream in self._streams.values():
             report = stream.report
             report.rules = stream.notes.counts
-            if failed or stream.rows:
+            if self._failed:
                 report.not_loaded = report.read - report.loaded - report.merged - report.filtered
             reports.append(report)
         check_sums(reports)

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +222,7 @@ def _only_keys(plan: TablePlan) -> TablePlan:
 
 
 def _as_int64s(table: Any, plan: TablePlan) -> tuple[Any, Any]:
-    """Return two int64 columns that are equal exactly where the keys are."""
+    """Return two int64 columns that are equal exactly where the keys are; null is never equal."""
     columns = [table.column(column.name).combine_chunks() for column in plan.keys]
     if len(plan.keys) == 1 and plan.keys[0].kind in _WHOLE_NUMBERS:
         whole = columns[0]
@@ -235,7 +236,10 @@ def _as_int64s(table: Any, plan: TablePlan) -> tuple[Any, Any]:
     )
     halves = _int64s(digests)
     evens = pc.multiply(_counting(0, table.num_rows), 2)
-    return halves.take(evens), halves.take(pc.add(evens, 1))
+    high, low = halves.take(evens), halves.take(pc.add(evens, 1))
+    # Rows from before the key was one have none, and are not each other's.
+    known = reduce(pc.and_, [array.is_valid() for array in columns])
+    return pc.if_else(known, high, None), low
 
 
 def _comparable(array: Any) -> list[Any]:  # pyarrow ships no types

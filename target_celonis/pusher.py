@@ -60,11 +60,6 @@ class Pusher:
         """Whether a push is under way."""
         return any(not future.done() for future in self._running)
 
-    @property
-    def failed(self) -> bool:
-        """Whether a push failed."""
-        return self._progress.failure is not None
-
     def receipts(self) -> list[Receipt]:
         """Return the receipts that came since the last call."""
         got = []

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 
 from target_celonis import limits
 from target_celonis.errors import LimitError
+from target_celonis.table import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,6 +173,10 @@ class ChunkWriter:
         self._limit = min(chunk_limit_bytes, limits.CHUNK_LIMIT_BYTES)
         self._row_group_bytes = min(ROW_GROUP_BYTES, self._limit // 8)
         self._encoding = timestamp_encoding
+        # What Parquet may take more than Arrow: INT96 has 12 bytes instead of 8, and each value
+        # of any column an index into a dictionary that did not pay off.
+        date_times = sum(column.kind is Kind.DATETIME for column in plan.columns)
+        self._extra_bytes_per_row = 4 * date_times + len(plan.columns)
         self._batches: list[Any] = []
         self._chunks: list[Chunk] = []
         self._parquet: Any = None
@@ -212,7 +217,8 @@ class ChunkWriter:
 
     def _write(self, table: Any) -> None:  # pyarrow ships no types
         footer = _FOOTER_BYTES_PER_COLUMN * len(self.plan.columns) * (self._row_groups + 2)
-        if self._parquet is not None and self._sink.tell() + table.nbytes + footer > self._limit:
+        at_most = table.nbytes + table.num_rows * self._extra_bytes_per_row + footer
+        if self._parquet is not None and self._sink.tell() + at_most > self._limit:
             self._close_chunk()
         if self._parquet is None:
             self._open_chunk()

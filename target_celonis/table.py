@@ -212,22 +212,25 @@ class _Facts:
             else:
                 self._read(target, root, seen | {reference})
             return
-        declared = subschema.get("type")
-        types = {declared} if isinstance(declared, str) else set(declared or ())
-        self.types |= {name for name in types if isinstance(name, str)}
+        types = _declared_types(subschema)
+        self.types |= types
         if "string" in types:
-            self.formats.add(subschema.get("format"))
+            form = subschema.get("format")
+            self.formats.add(form if isinstance(form, str) else None)
             self._measure(subschema.get("maxLength"))
         found = bool(types)
-        for word in ("anyOf", "oneOf", "allOf"):
-            alternatives = subschema.get(word)
-            for alternative in alternatives if isinstance(alternatives, list) else ():
-                if isinstance(alternative, Mapping) and "type" not in alternative and found:
-                    continue  # only narrows what the outer schema says
+        for part in _list(subschema.get("allOf")):
+            if _is_typing(part):
                 found = True
+                self._read(part, root, seen)
+        for alternative in [*_list(subschema.get("anyOf")), *_list(subschema.get("oneOf"))]:
+            # One that names no type allows any, unless the types were named around it.
+            if _is_typing(alternative) or not found:
                 self._read(alternative, root, seen)
-        if not found:
-            values = subschema.get("enum") or ([subschema["const"]] if "const" in subschema else [])
+        alternatives = bool(subschema.get("anyOf") or subschema.get("oneOf"))
+        if not found and not alternatives:
+            values = [*_list(subschema.get("enum"))]
+            values += [subschema["const"]] if "const" in subschema else []
             self.types |= {_json_type(value) for value in values} or {"any"}
             self.formats.add(None)
 
@@ -253,6 +256,25 @@ _PLAIN_KINDS = {
     frozenset({"integer", "number"}): Kind.FLOAT,
     frozenset({"boolean"}): Kind.BOOLEAN,
 }
+
+
+_TYPING = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"})
+"""Keywords that say which types a schema allows."""
+
+
+def _is_typing(subschema: Any) -> bool:
+    return isinstance(subschema, Mapping) and bool(_TYPING & set(subschema))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _declared_types(subschema: Mapping[str, Any]) -> set[str]:
+    """Return the names in ``type``; what is no name stands for any type."""
+    declared = subschema.get("type")
+    names = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    return {name if isinstance(name, str) else "any" for name in names}
 
 
 def _resolve(reference: str, root: Mapping[str, Any]) -> Any:  # any JSON
@@ -313,13 +335,24 @@ def column_names(properties: Iterable[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for property_name in ordered:
         name = legal_name(property_name)
-        digits = 4
-        while name.casefold() in taken:
-            name = _with_suffix(legal_name(property_name), property_name, digits)
-            digits += 4
-        taken.add(name.casefold())
-        names[property_name] = name
+        if name.casefold() not in taken:
+            taken.add(name.casefold())
+            names[property_name] = name
+    for property_name in ordered:
+        if property_name not in names:
+            names[property_name] = _free_name(property_name, taken)
     return names
+
+
+def _free_name(property_name: str, taken: set[str]) -> str:
+    """Return a name with as many digits as it takes to be free, and take it."""
+    digits = 4
+    while True:
+        name = _with_suffix(legal_name(property_name), property_name, digits)
+        if name.casefold() not in taken:
+            taken.add(name.casefold())
+            return name
+        digits += 4
 
 
 def widen(old: TablePlan, new: TablePlan) -> TablePlan:
@@ -346,10 +379,9 @@ def widen(old: TablePlan, new: TablePlan) -> TablePlan:
         )
     taken = {column.name.casefold() for column in columns}
     for column in fresh.values():
-        name, digits = column.name, 4
-        while name.casefold() in taken:
-            name = _with_suffix(legal_name(column.property_name), column.property_name, digits)
-            digits += 4
+        name = column.name
+        if name.casefold() in taken:
+            name = _free_name(column.property_name, taken)
         taken.add(name.casefold())
         columns.append(replace(column, name=name))
     return TablePlan(stream=old.stream, table=old.table, columns=tuple(columns))

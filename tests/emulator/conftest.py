@@ -7,12 +7,14 @@ import io
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,7 +23,7 @@ import pytest
 import requests
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 KEY = "an-api-key"
 APP_KEY = "an-app-key"
@@ -41,19 +43,80 @@ def parquet(table: pa.Table | dict[str, Any], **options: Any) -> bytes:
 def eventually(condition: Callable[[], Any], what: str) -> Any:
     """Poll until a condition holds and return its value."""
     deadline = time.monotonic() + PATIENCE_SECONDS
+    pause = 0.002
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
     raise AssertionError(f"did not happen in time: {what}")
+
+
+class Nursery:
+    """A process that forks servers quickly; see ``nursery.py``."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("nursery.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def ask(self, **command: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=PATIENCE_SECONDS)
+
+
+class Forked:
+    """A child of the nursery, with what is used of ``subprocess.Popen``."""
+
+    def __init__(
+        self,
+        nursery: Nursery,
+        arguments: Sequence[str],
+        environment: dict[str, str],
+        log: Path | None,
+    ) -> None:
+        self._nursery = nursery
+        path = None if log is None else str(log)
+        self.pid: int = nursery.ask(arguments=arguments, environment=environment, log=path)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._nursery.ask(pid=self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            assert time.monotonic() < deadline, f"process {self.pid} does not end"
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:  # until it is waited for, no other process gets its number
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 @dataclass
 class Server:
     """A running emulator."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     url: str
     database: Path
     session: requests.Session = field(default_factory=requests.Session)
@@ -163,21 +226,36 @@ class Push:
 StartServer = Callable[..., Server]
 
 
-def start(directory: Path, *arguments: str, **options: Any) -> Server:
-    """Start an emulator on a free port and wait until it answers."""
+def start(
+    directory: Path,
+    *arguments: str,
+    nursery: Nursery | None = None,
+    database: Path | None = None,
+    environment: dict[str, str] | None = None,
+    **options: Any,
+) -> Server:
+    """Start an emulator on a free port and wait until it answers.
+
+    Without a nursery the program itself is started, with the options of a ``Popen``; with one,
+    ``log`` is a file for all that is printed.
+    """
     ready = directory / f"ready-{uuid.uuid4()}"
-    database = options.pop("database", directory / "celonis.duckdb")
-    command = [sys.executable, "-m", "celonis_emulator", "serve", "--port", "0"]
-    command += ["--database", str(database), "--ready-file", str(ready), *arguments]
-    environment = os.environ | {
-        "CELONIS_EMULATOR_API_KEY": KEY,
-        "CELONIS_EMULATOR_APP_KEY": APP_KEY,
-    }
-    process = subprocess.Popen(command, env=environment, **options)
+    database = database or directory / "celonis.duckdb"
+    command = ["serve", "--port", "0", "--database", str(database), "--ready-file", str(ready)]
+    command += arguments
+    keys = {"CELONIS_EMULATOR_API_KEY": KEY, "CELONIS_EMULATOR_APP_KEY": APP_KEY}
+    keys |= environment or {}
+    process: subprocess.Popen[bytes] | Forked
+    options = options if nursery is None else {"log": None} | options
+    if nursery is None:
+        program = [sys.executable, "-m", "celonis_emulator", *command]
+        process = subprocess.Popen(program, env=os.environ | keys, **options)
+    else:
+        process = Forked(nursery, command, keys, **options)
     eventually(lambda: ready.exists() or process.poll() is not None, "the server answers")
     assert process.poll() is None, "the server did not start"
     about = json.loads(ready.read_text())
-    return Server(process, f"http://{about['host']}:{about['port']}", database)
+    return Server(process, f"{about['scheme']}://{about['host']}:{about['port']}", database)
 
 
 @dataclass(frozen=True)
@@ -211,19 +289,28 @@ NO_LIMITS = ("--submits-per-second", "0", "--submits-per-hour", "0")
 
 
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def nursery() -> Iterator[Nursery]:
+    """Where servers are forked."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Server]:
     """One server with default switches, but for the submit limits, for most tests."""
     server = start(
         tmp_path_factory.mktemp("shared"),
         *NO_LIMITS,
         *("--pool", "local=Local pool", "--pool", "other", "--connection", "local:erp=ERP"),
+        nursery=nursery,
     )
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def harsh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def harsh_server(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Server]:
     """One server with several switches set, each of which is seen by tests of its own."""
     server = start(
         tmp_path_factory.mktemp("harsh"),
@@ -232,6 +319,7 @@ def harsh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         *("--listing-permission", "off", "--data-push-prefixes", "integration"),
         *("--fail-table", "Bad=ERROR", "--fail-table", "worse=canceled"),
         *("--max-chunk-bytes", str(HARSH_CHUNK_BYTES)),
+        nursery=nursery,
     )
     yield server
     server.stop()
@@ -256,14 +344,24 @@ def table() -> str:
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
+def start_server(tmp_path: Path, nursery: Nursery) -> Iterator[StartServer]:
     """Start servers with switches of the test's own."""
+    yield from _starter(tmp_path, nursery)
+
+
+@pytest.fixture
+def start_program(tmp_path: Path) -> Iterator[StartServer]:
+    """Start the real program: for what a process inherits, prints, and does as it ends."""
+    yield from _starter(tmp_path, None)
+
+
+def _starter(directory: Path, nursery: Nursery | None) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def started(*arguments: str, limits: bool = False, **options: Any) -> Server:
-        server = start(tmp_path, *(() if limits else NO_LIMITS), *arguments, **options)
-        servers.append(server)
-        return server
+        switches = (*(() if limits else NO_LIMITS), *arguments)
+        servers.append(start(directory, *switches, nursery=nursery, **options))
+        return servers[-1]
 
     yield started
     for server in servers:

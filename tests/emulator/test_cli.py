@@ -125,6 +125,8 @@ def test_help_needs_nothing_heavy() -> None:
         ["--pool", "a/b"],
         ["--pool", "=name"],
         ["--strict-metadata", "maybe"],
+        ["--oauth-client-auth", "bearer"],
+        ["--token-seconds", "soon"],
     ],
 )
 def test_bad_options(options: list[str]) -> None:
@@ -133,6 +135,14 @@ def test_bad_options(options: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", *options])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("client", ["id-alone", ":secret", "id:"])
+def test_a_bad_oauth_client_is_not_repeated(command: Command, client: str) -> None:
+    ended = command("serve", "--oauth-client", client)
+    assert ended.code == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert client not in ended.stderr
 
 
 def test_each_switch_says_what_it_does_and_why() -> None:

@@ -19,51 +19,56 @@ from .conftest import KEY, Command, Push, StartServer, eventually, parquet
 ROWS = {"id": [1, 2]}
 
 
-def test_the_ready_file_tells_where(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server()
-    (ready,) = tmp_path.glob("ready-*")
-    about = json.loads(ready.read_text())
-    assert about["host"] == "127.0.0.1"
-    assert about["pid"] == server.process.pid
-    assert server.url.endswith(f":{about['port']}")
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly(start_server: StartServer, number: signal.Signals) -> None:
-    push = Push(start_server("--running-seconds", "60", stderr=subprocess.PIPE))
+def test_a_signal_ends_it_cleanly(
+    start_server: StartServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    log = tmp_path / "log.txt"
+    push = Push(start_server("--running-seconds", "60", log=log))
     job = push.create("t")
     push.send(job, ROWS)
     push.execute(job)
     eventually(lambda: push.get(job)["status"] == "RUNNING", "the job runs")
     push.server.process.send_signal(number)
     # The session's idle connection does not keep it alive.
-    _, errors = push.server.process.communicate(timeout=10)
-    assert push.server.process.returncode == 0
-    assert errors == b""
+    assert push.server.process.wait(10) == 0
+    assert log.read_bytes() == b""
     push = Push(start_server(database=push.server.database))
     shown = push.get(job)
     assert shown["status"] == "ERROR"
     assert "stopped" in shown["logs"][0]
 
 
-def test_a_healthy_run_prints_nothing(start_server: StartServer) -> None:
-    push = Push(start_server(stderr=subprocess.PIPE, stdout=subprocess.PIPE))
+def test_a_healthy_run_prints_nothing_but_the_ready_file(
+    start_program: StartServer, tmp_path: Path
+) -> None:
+    """Also: a closed stdin does not matter to who was not asked to watch it."""
+    pipe = subprocess.PIPE
+    push = Push(start_program(stdin=subprocess.DEVNULL, stderr=pipe, stdout=pipe))
+    process = push.server.process
+    assert isinstance(process, subprocess.Popen)
+    (ready,) = tmp_path.glob("ready-*")
+    about = json.loads(ready.read_text())
+    assert (about["scheme"], about["host"], about["pid"]) == ("http", "127.0.0.1", process.pid)
+    assert push.server.url.endswith(f":{about['port']}")
     push.load("t", ROWS)
     push.load("t", {"id": ["text"]}, type="DELTA", status="ERROR")
     push.server.get("/nothing")
     push.server.session.close()
-    push.server.process.terminate()
-    assert push.server.process.communicate(timeout=10) == (b"", b"")
+    process.terminate()
+    assert process.communicate(timeout=10) == (b"", b"")
+    assert process.returncode == 0
 
 
-def test_it_ends_when_stdin_closes(start_server: StartServer) -> None:
-    server = start_server("--until-stdin-closes", stdin=subprocess.PIPE)
+def test_it_ends_when_stdin_closes(start_program: StartServer, start_server: StartServer) -> None:
+    server = start_program("--until-stdin-closes", stdin=subprocess.PIPE)
     push = Push(server)
     push.load("t", ROWS)
     # A request in progress and a job at work do not hold it.
     slow = socket.create_connection(("127.0.0.1", int(server.url.rsplit(":")[-1])))
     slow.sendall(b"POST /integration/api/pools HTTP/1.1\r\nContent-Length: 100\r\n\r\n")
     started = time.monotonic()
+    assert isinstance(server.process, subprocess.Popen)
     assert server.process.stdin is not None
     server.process.stdin.close()
     assert server.process.wait(5) == 0
@@ -71,11 +76,6 @@ def test_it_ends_when_stdin_closes(start_server: StartServer) -> None:
     slow.close()
     again = Push(start_server(database=server.database))
     assert again.server.rows("SELECT count(*) FROM local.t") == [["2"]]
-
-
-def test_without_the_lifeline_a_closed_stdin_does_not_matter(start_server: StartServer) -> None:
-    server = start_server(stdin=subprocess.DEVNULL)
-    assert server.get("/api/cloud").status_code == 200
 
 
 def test_state_survives_a_restart(start_server: StartServer) -> None:

@@ -1,0 +1,238 @@
+"""What must stand in the tables, found from the lines that the tap printed and docs/types.md alone.
+
+Nothing of the program is used here. A value is read with ``json``, its numbers as the decimals that
+the tap wrote; where the column is to hold JSON text, the very characters of the line are taken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+Value = int | float | bool | str | date | datetime | None
+
+# A number in the tap's own digits; NaN and the infinities come as floats.
+_decode = json.JSONDecoder(parse_float=Decimal).raw_decode
+_blank = re.compile(r"[ \t\r\n]*").match
+_LENGTHS = (255, 1000, 4000, 16250)
+_INT64 = range(-(2**63), 2**63)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# An escape in JSON text; the group is there if it is half of a surrogate pair.
+_ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.")
+_DATE_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?"
+    r"(?:Z|([+-])(\d\d)(?::?(\d\d)(?::?(\d\d))?)?)?"
+)
+
+
+def members(text: str, at: int = 0) -> Iterator[tuple[str, Any, str]]:
+    """Walk through an object and return each member's name, value and text."""
+    assert text[at] == "{", text[at : at + 40]
+    at = _skip(text, at + 1)
+    while text[at] != "}":
+        name, at = _decode(text, at)
+        at = _skip(text, at)
+        assert text[at] == ":"
+        start = _skip(text, at + 1)
+        value, end = _decode(text, start)
+        yield name, value, text[start:end]
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    found = _blank(text, at)
+    assert found is not None
+    return found.end()
+
+
+# --- from JSON schema to column
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as docs/types.md has it.
+
+    Attributes:
+        name: In the table.
+        type: Of Celonis.
+        kinds: The JSON types of the property, ``null`` aside.
+        least_length: The schema's ``maxLength``.
+    """
+
+    name: str
+    type: str
+    kinds: frozenset[str]
+    least_length: int
+
+    @classmethod
+    def of(cls, name: str, schema: dict[str, Any]) -> Column:
+        found = schema.get("type", [])
+        kinds = frozenset([found] if isinstance(found, str) else found) - {"null"}
+        table_name = re.sub(r"[^\w-]", "_", name)
+        return cls(
+            table_name, _type(kinds, schema.get("format")), kinds, schema.get("maxLength", 0)
+        )
+
+    def value(self, value: Any, text: str) -> Value:
+        """Return what the column holds of a value that is ``text`` in the line."""
+        if value is None or (value == "" and self.type != "STRING"):
+            return None
+        return _READERS[self.type](self, value, text)
+
+    @property
+    def takes_json_text(self) -> bool:
+        scalars = {"string", "number", "integer", "boolean"}
+        return not self.kinds or not self.kinds <= scalars or "string" not in self.kinds
+
+
+def _type(kinds: frozenset[str], text_format: str | None) -> str:
+    if kinds == {"string"}:
+        return {"date-time": "DATETIME", "date": "DATE"}.get(text_format or "", "STRING")
+    if kinds and kinds <= {"integer", "number"}:
+        return "INTEGER" if kinds == {"integer"} else "FLOAT"
+    return "BOOLEAN" if kinds == {"boolean"} else "STRING"
+
+
+def _integer(_: Column, value: Any, text: str) -> int | None:
+    number = int(value) if isinstance(value, str) else value
+    assert isinstance(number, int), text
+    return int(number) if number in _INT64 else None
+
+
+def _float(_: Column, value: Any, text: str) -> float | None:
+    assert isinstance(value, int | float | Decimal | str), text
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _boolean(_: Column, value: Any, text: str) -> bool:
+    assert isinstance(value, bool), text
+    return value
+
+
+def _string(column: Column, value: Any, text: str) -> str:
+    if isinstance(value, str) and not column.takes_json_text:
+        return _SURROGATE.sub("\ufffd", value)
+    return _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
+
+
+def _date(_: Column, value: Any, text: str) -> date:
+    assert isinstance(value, str), text
+    return date.fromisoformat(value[:10])
+
+
+def _date_time(_: Column, value: Any, text: str) -> datetime:
+    found = _DATE_TIME.fullmatch(value)
+    assert found is not None, text
+    day, clock, digits, sign, hours, minutes, seconds = found.groups()
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0), seconds=int(seconds or 0))
+    microseconds = timedelta(microseconds=int((digits or "0")[:6].ljust(6, "0")))
+    local = datetime.fromisoformat(f"{day} {clock}") + microseconds
+    return local + offset if sign == "-" else local - offset
+
+
+_READERS = {
+    "INTEGER": _integer,
+    "FLOAT": _float,
+    "BOOLEAN": _boolean,
+    "STRING": _string,
+    "DATE": _date,
+    "DATETIME": _date_time,
+}
+
+
+# --- the lines
+
+
+class Printed:
+    """One stream of what a tap printed.
+
+    Args:
+        path: File with the tap's lines.
+        stream: Which of its streams.
+
+    Attributes:
+        stream: Its name.
+        columns: By the property's name.
+        keys: Of the SCHEMA.
+        states: The STATE lines' values, as they were written.
+    """
+
+    def __init__(self, path: Path, stream: str) -> None:
+        self._path = path
+        self.stream = stream
+        # This tap writes a record's line so, and nothing else begins like it.
+        self._record = f'{{"type":"RECORD","stream":"{stream}","record":'
+        self.columns: dict[str, Column] = {}
+        self.keys: list[str] = []
+        self.states: list[bytes] = []
+        for line in self._lines():
+            if line.startswith('{"type":"RECORD","stream":"'):
+                continue
+            message = {name: text for name, _, text in members(line)}
+            if message["type"] == '"STATE"':
+                self.states.append(message["value"].encode())
+            else:
+                assert message["type"] == '"SCHEMA"', line
+                if json.loads(message["stream"]) == stream:
+                    self.keys = json.loads(message["key_properties"])
+                    found = json.loads(message["schema"])["properties"]
+                    self.columns = {name: Column.of(name, about) for name, about in found.items()}
+        assert self.columns, f"no SCHEMA of {stream}"
+
+    def _lines(self) -> Iterator[str]:
+        with self._path.open(encoding="utf-8", newline="\n") as lines:
+            yield from lines
+
+    def rows(self) -> Iterator[tuple[Value, ...]]:
+        """Return a row for every record, in the tap's order."""
+        numbers = {name: number for number, name in enumerate(self.columns)}
+        columns = list(self.columns.values())
+        for line in self._lines():
+            if line.startswith(self._record):
+                row: list[Value] = [None] * len(columns)
+                for name, value, text in members(line, len(self._record)):
+                    row[numbers[name]] = columns[numbers[name]].value(value, text)
+                yield tuple(row)
+
+    def rows_by_key(self) -> dict[Value, tuple[Value, ...]]:
+        """Return the last row of every key."""
+        (key,) = self.keys
+        number = list(self.columns).index(key)
+        return {row[number]: row for row in self.rows()}
+
+    def types(self, rows: Iterable[tuple[Value, ...]]) -> dict[str, str]:
+        """Return the columns with their types, as a first load of some rows makes them."""
+        columns = list(self.columns.values())
+        longest = [0] * len(columns)
+        for row in rows:
+            for number, value in enumerate(row):
+                if isinstance(value, str):
+                    longest[number] = max(longest[number], len(value))
+        types = {}
+        for column, length in zip(columns, longest, strict=True):
+            needed = max(2 * length, column.least_length)
+            size = next((size for size in _LENGTHS if size >= needed), _LENGTHS[-1])
+            types[column.name] = f"STRING({size})" if column.type == "STRING" else column.type
+        return types
+
+
+def same(one: Value, other: Value) -> bool:
+    """Compare two values, with their types and the sign of a zero."""
+    if isinstance(one, float) and isinstance(other, float):
+        return one.hex() == other.hex()
+    return type(one) is type(other) and one == other

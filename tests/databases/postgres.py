@@ -1,0 +1,233 @@
+"""A throw-away PostgreSQL server, and the real tap that reads it.
+
+The server is the one that the machine has; it gets a cluster of its own in a temporary directory
+and listens on loopback only. PostgreSQL refuses to run as root, so root lends it to another user.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+TAP = ROOT / ".venv-tap-postgres" / "bin" / "tap-postgres"
+PATIENCE_SECONDS = 60.0
+SERVER_USERS = ("postgres", "nobody")
+SETTINGS = {
+    # Logical replication is off in a new cluster.
+    "wal_level": "logical",
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    # Neither UTC nor a zone of whole hours all the time: Berlin's was +00:53:28 until 1893.
+    "timezone": "Europe/Berlin",
+    # A table's rows come in the order in which they were written.
+    "synchronize_seqscans": "off",
+    # Nothing has to survive a crash of the machine.
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "max_wal_size": "4GB",
+}
+# However the tests end, the pipe from them does, and with it the server and its directory.
+UNTIL_INPUT_ENDS = '"$@" & read _; kill -QUIT $!; wait $!; rm -rf "$0"'
+
+
+class SqlError(Exception):
+    """The server refused a statement; the message is psql's."""
+
+
+def server_programs() -> Path | None:
+    """Return the directory of the newest server's programs; Debian keeps them out of PATH."""
+    found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
+    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    found += [path.parent for path in sorted(versions, key=lambda p: p.stat().st_mtime)[::-1]]
+    needed = ("initdb", "postgres", "psql")
+    return next((d for d in found if all((d / name).exists() for name in needed)), None)
+
+
+def why_not() -> str | None:
+    """Return what these tests lack on this machine, if anything."""
+    if server_programs() is None:
+        return "no PostgreSQL server programs (Debian and Ubuntu: apt install postgresql)"
+    if os.geteuid() == 0 and _server_user() is None:
+        return "PostgreSQL does not run as root, and there is no other user to run it"
+    if not TAP.exists():
+        return f"no {TAP.relative_to(ROOT)}: make test makes it"
+    return None
+
+
+def _server_user() -> pwd.struct_passwd | None:
+    known = {user.pw_name: user for user in pwd.getpwall()}
+    return next((known[name] for name in SERVER_USERS if name in known), None)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """A running server.
+
+    Attributes:
+        port: Where it listens on 127.0.0.1.
+    """
+
+    def __init__(self) -> None:
+        programs = server_programs()
+        assert programs is not None
+        self._psql = programs / "psql"
+        self.port = _free_port()
+        # Not one of pytest's directories: these are closed to other users.
+        self._directory = Path(tempfile.mkdtemp(prefix="target-celonis-postgres-"))
+        self._user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            user = _server_user()
+            assert user is not None
+            os.chown(self._directory, user.pw_uid, user.pw_gid)
+            self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        data = str(self._directory / "data")
+        command = [programs / "initdb", "--pgdata", data, "--username", "postgres", "--no-sync"]
+        command += ["--auth", "trust", "--encoding", "UTF8", "--locale", "C"]
+        self._run(command)
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
+        self._log = self._directory / "log"
+        server = [programs / "postgres", "-D", data, f"--port={self.port}", *options]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                ["sh", "-c", UNTIL_INPUT_ENDS, self._directory, *server],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+                **self._user,
+            )
+        self._wait()
+
+    def _run(self, command: list[Any]) -> None:
+        done = subprocess.run(
+            command, cwd=self._directory, capture_output=True, text=True, check=False, **self._user
+        )
+        assert done.returncode == 0, done.stderr
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                self.sql("SELECT 1")
+            except SqlError:
+                assert self._process.poll() is None, self._log.read_text()
+                assert time.monotonic() < deadline, self._log.read_text()
+                time.sleep(0.05)
+            else:
+                return
+
+    def sql(self, statements: str) -> str:
+        """Run statements and return what they print, fields separated by tabs."""
+        command = [self._psql, "-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1"]
+        command += ["-d", f"postgresql://postgres@127.0.0.1:{self.port}/postgres"]
+        done = subprocess.run(
+            command, input=statements.encode(), capture_output=True, check=False, timeout=600
+        )
+        if done.returncode:
+            raise SqlError(done.stderr.decode())
+        return done.stdout.decode()
+
+    def stop(self) -> None:
+        """Stop the server at once and remove all that it wrote."""
+        self._process.communicate(timeout=PATIENCE_SECONDS)
+        assert not self._directory.exists()
+
+
+@dataclass
+class Tap:
+    """The real tap on one schema of a cluster.
+
+    Args:
+        directory: Where its settings, its catalog, its state and its log are kept.
+        settings: Of the tap.
+    """
+
+    directory: Path
+    settings: dict[str, Any]
+    _catalog: Path | None = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, cluster: Cluster, directory: Path, schema: str, **settings: Any) -> Tap:
+        """Return the tap for all tables of a schema."""
+        server = {"host": "127.0.0.1", "port": cluster.port, "database": "postgres"}
+        user = {"user": "postgres", "password": "none is asked for"}
+        return cls(directory, {**server, **user, "filter_schemas": [schema], **settings})
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "tap.log"
+
+    def command(self, state: bytes | None = None) -> list[str]:
+        """Return a command line, with the state of an earlier run."""
+        config = self.directory / "tap.json"
+        config.write_text(json.dumps(self.settings))
+        command = [str(TAP), "--config", str(config)]
+        if self._catalog is not None:
+            command += ["--catalog", str(self._catalog)]
+        if state is not None:
+            (self.directory / "state.json").write_bytes(state)
+            command += ["--state", str(self.directory / "state.json")]
+        return command
+
+    def choose(self, method: str, replication_key: str | None = None) -> None:
+        """Discover, and choose a replication method for all streams."""
+        found = subprocess.run(
+            [*self.command(), "--discover"], check=True, capture_output=True, cwd=self.directory
+        )
+        catalog = json.loads(found.stdout)
+        for stream in catalog["streams"]:
+            stream["replication_method"] = method
+            whole = next(m["metadata"] for m in stream["metadata"] if m["breadcrumb"] == [])
+            whole |= {"selected": True, "replication-method": method}
+            if replication_key is not None:
+                stream["replication_key"] = whole["replication-key"] = replication_key
+        self._catalog = self.directory / "catalog.json"
+        self._catalog.write_text(json.dumps(catalog))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A schema of a cluster, and the tap that reads it.
+
+    In statements ``{schema}`` stands for the schema's name.
+    """
+
+    cluster: Cluster
+    schema: str
+    tap: Tap
+
+    def stream(self, table: str) -> str:
+        """Return what the tap calls a table."""
+        return f"{self.schema}-{table}"
+
+    def run_file(self, name: str, rows: int = 0) -> None:
+        """Run one of the files with SQL beside this one."""
+        text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+        self.cluster.sql(f"\\set schema {self.schema}\n\\set rows {rows}\n{text}")
+
+    def sql(self, statements: str) -> None:
+        self.cluster.sql(statements.format(schema=self.schema))
+
+    def json(self, select: str) -> list[list[Any]]:
+        """Return the rows of a SELECT, each value as JSON has it."""
+        found = self.cluster.sql(
+            f"SELECT to_json(row) FROM ({select.format(schema=self.schema)}) AS row"
+        )
+        return [list(json.loads(line).values()) for line in found.splitlines()]

@@ -1,0 +1,907 @@
+"""What is pushed when, which state goes out, and how every record is counted."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections import Counter, defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from target_celonis.batch import RULES
+from target_celonis.celonis import JobType
+from target_celonis.clock import FakeClock
+from target_celonis.config import parse
+from target_celonis.errors import ContractError, InputError, RemoteError
+from target_celonis.loader import Loader, rules_applied
+from target_celonis.merge import merge
+from target_celonis.messages import (
+    ActivateVersionMessage,
+    RecordRun,
+    SchemaMessage,
+    StateMessage,
+)
+from target_celonis.push import Listing, OpenJob, PushTask, Receipt
+from target_celonis.pusher import Pusher
+from target_celonis.report import StreamReport
+from target_celonis.spool import Chunk, RunDirectory
+
+from .chunks import read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_SECONDS = 20.0
+
+
+class MemoryCelonis:
+    """A route into tables in memory, with push jobs as Celonis has them."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.committed_lines: set[int] = set()
+        self.events: list[tuple[str, str]] = []
+        self.faults: dict[tuple[str, str], Exception] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+        self._sent: dict[str, dict[Path, list[dict[str, Any]]]] = defaultdict(dict)
+        self._lines: dict[str, list[int]] = {}
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def _happens(self, verb: str, table: str) -> None:
+        with self._lock:
+            self.events.append((verb, table))
+        if (verb, table) in self.faults:
+            raise self.faults[verb, table]
+
+    def look(self) -> Listing:
+        return Listing(None)
+
+    def open(self, task: PushTask, listing: Listing) -> OpenJob:
+        assert listing == Listing(None)
+        self._happens("open", task.plan.table)
+        lines = [row["line"] for row in read(task.chunks)]
+        assert len(lines) == task.rows
+        merged = merge(
+            task.chunks,
+            task.plan,
+            task.directory,
+            keyed=bool(task.plan.keys),
+            chunk_limit_bytes=1_000_000,
+            timestamp_encoding="int96",
+        )
+        with self._lock:
+            self._count += 1
+            job = OpenJob(
+                task=task,
+                id=f"job-{self._count}",
+                chunks=merged.chunks,
+                superseded_rows=merged.superseded_rows,
+                length_verified=False,
+            )
+            self._lines[job.id] = lines
+        return job
+
+    def send(self, job: OpenJob, chunk: Chunk) -> None:
+        self._happens("send", job.task.plan.table)
+        assert chunk.plan.arrow_schema.equals(job.task.plan.arrow_schema)
+        rows = read([chunk])
+        with self._lock:
+            self._sent[job.id][chunk.path] = rows
+
+    def commit(self, job: OpenJob) -> Receipt:
+        table = job.task.plan.table
+        assert self.gate.wait(PATIENCE_SECONDS)
+        self._happens("commit", table)
+        sent = self._sent[job.id]
+        assert set(sent) == {chunk.path for chunk in job.chunks}
+        rows = [row for chunk in job.chunks for row in sent[chunk.path]]
+        old = [] if job.task.type is JobType.REPLACE else self.tables.get(table, [])
+        keys = [key.name for key in job.task.plan.keys]
+        if keys:
+            by_key = {tuple(row[key] for key in keys): row for row in old}
+            new = {tuple(row[key] for key in keys): row for row in rows}
+            assert len(new) == len(rows)  # a key once in a job
+            self.tables[table] = list((by_key | new).values())
+        else:
+            self.tables[table] = [*old, *rows]
+        self.committed_lines |= set(self._lines[job.id])
+        return Receipt(
+            task=job.task,
+            job_id=job.id,
+            loaded_rows=len(rows),
+            superseded_rows=job.superseded_rows,
+            chunks=len(job.chunks),
+            uploaded_bytes=sum(chunk.size_bytes for chunk in job.chunks),
+            length_verified=False,
+        )
+
+    def abort(self, job: OpenJob) -> None:
+        self._happens("abort", job.task.plan.table)
+
+    def verbs(self, verb: str) -> list[str]:
+        return [table for happened, table in self.events if happened == verb]
+
+
+class Run:
+    """A loader with all that belongs to it; gives each message the next line."""
+
+    def __init__(self, directory: Path, **values: Any) -> None:
+        self.celonis = MemoryCelonis()
+        self.clock = FakeClock()
+        self.pusher = Pusher(self.celonis, 2)
+        self.spool = RunDirectory(directory)
+        self.line = 0
+        self.states: list[Any] = []
+        self.fed_lines: list[int] = []
+        config = parse({"base_url": "embedded"} | values, {})
+        self.loader = Loader(config, self.spool, self.pusher, self.clock, self._release)
+
+    def _release(self, state: bytes) -> None:
+        at = json.loads(state)["line"]
+        before = {line for line in self.fed_lines if line < at}
+        assert before <= self.celonis.committed_lines, "a state came before its data"
+        self.states.append(at)
+
+    def schema(self, stream: str, *keys: str, source: str | None = None, **kinds: Any) -> None:
+        self.line += 1
+        types = {"line": "integer", "id": "integer"} | kinds
+        properties = {
+            name: kind if isinstance(kind, dict) else {"type": ["null", kind]}
+            for name, kind in types.items()
+        }
+        schema = {"properties": properties}
+        self.loader.schema(SchemaMessage(self.line, stream, schema, keys, source or stream))
+
+    def record(self, stream: str, number: int, version: int | None = None, **more: Any) -> int:
+        self.line += 1
+        record = {"line": self.line, "id": number} | more
+        self.fed_lines.append(self.line)
+        self.loader.records(RecordRun(stream, version, [json.dumps(record).encode()], [self.line]))
+        return self.line
+
+    def state(self, *syncing: str | None) -> int:
+        self.line += 1
+        value = {"line": self.line}
+        self.loader.state(
+            StateMessage(
+                self.line,
+                json.dumps(value).encode(),
+                bool(syncing),
+                syncing[0] if syncing else None,
+            )
+        )
+        return self.line
+
+    def activate(self, stream: str, version: int) -> None:
+        self.line += 1
+        self.loader.activate_version(ActivateVersionMessage(self.line, stream, version))
+
+    def checkpoint(self, seconds: float = 1_800) -> None:
+        """Let time pass, and whatever becomes due by it be done."""
+        self.clock.seconds += seconds
+        self.loader.tick()
+        self.settle()
+
+    def settle(self) -> None:
+        self.pusher.wait(PATIENCE_SECONDS)
+        assert not self.pusher.busy
+        self.loader.tick()
+
+    def ids(self, table: str) -> list[int] | None:
+        rows = self.celonis.tables.get(table)
+        return None if rows is None else [row["id"] for row in rows]
+
+    def counts(self, stream: str) -> tuple[int, int, int, int]:
+        report = next(r for r in self.loader.reports() if r.stream == stream)
+        return report.read, report.loaded, report.merged, report.not_loaded
+
+
+@contextmanager
+def running(directory: Path, **values: Any) -> Iterator[Run]:
+    run = Run(directory, **values)
+    try:
+        yield run
+    finally:
+        run.celonis.gate.set()
+        run.pusher.close()
+        run.spool.close()
+
+
+OVERWRITE = [{"match": "o*", "load_method": "overwrite"}]
+
+
+# --- what is loaded how
+
+
+def test_a_keyed_stream_is_upserted(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id", a="string")
+        for number, text in [(1, "x"), (2, "y"), (1, "z")]:
+            run.record("orders", number, a=text)
+        last = run.state()
+        run.loader.finish()
+        assert run.celonis.tables["orders"] == [
+            {"line": 3, "id": 2, "a": "y"},
+            {"line": 4, "id": 1, "a": "z"},
+        ]
+        assert run.counts("orders") == (3, 2, 1, 0)
+        assert run.states == [last]
+
+
+def test_a_stream_without_keys_is_appended(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("events")
+        for _ in range(3):
+            run.record("events", 1)
+        run.loader.finish()
+        assert run.ids("events") == [1, 1, 1]
+        assert run.counts("events") == (3, 3, 0, 0)
+
+
+def test_append_only_leaves_keys_out(tmp_path: Path) -> None:
+    with running(tmp_path, load_method="append-only") as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.record("orders", 1)
+        run.loader.finish()
+        assert run.ids("orders") == [1, 1]
+
+
+def test_keys_of_a_rule_come_before_the_taps(tmp_path: Path) -> None:
+    rules = [{"match": "orders", "key_properties": ["a"], "table": "T_{stream}"}]
+    with running(tmp_path, streams=rules) as run:
+        run.schema("orders", "id", a="string")
+        run.record("orders", 1, a="x")
+        run.record("orders", 2, a="x")
+        run.loader.finish()
+        assert run.ids("T_orders") == [2]
+
+
+def test_an_overwritten_table_holds_only_the_new_rows(tmp_path: Path) -> None:
+    with running(tmp_path, load_method="overwrite", trust_end_of_input=True) as run:
+        run.celonis.tables["orders"] = [{"id": 99}]
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.loader.finish()
+        assert run.ids("orders") == [1]
+
+
+def test_no_rows_never_replace_a_table(tmp_path: Path) -> None:
+    with running(tmp_path, load_method="overwrite", trust_end_of_input=True) as run:
+        run.celonis.tables["orders"] = [{"id": 99}]
+        run.schema("orders", "id")
+        run.activate("orders", 1)
+        last = run.state(None)
+        run.loader.finish()
+        assert run.ids("orders") == [99]
+        assert run.celonis.events == []
+        assert run.counts("orders") == (0, 0, 0, 0)
+        assert run.states == [last]
+
+
+def test_a_stream_without_records_makes_no_job(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        last = run.state()
+        run.loader.finish()
+        assert run.celonis.events == []
+        assert run.states == [last]
+
+
+def test_one_job_for_each_stream(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        names = [f"s{number}" for number in range(12)]
+        for name in names:
+            run.schema(name)
+        for _ in range(5):
+            for name in names:
+                run.record(name, 1)
+        run.loader.finish()
+        assert sorted(run.celonis.verbs("commit")) == sorted(names)
+        assert sorted(run.celonis.verbs("open")) == sorted(names)
+
+
+# --- states
+
+
+def test_a_state_waits_for_the_records_before_it(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        first = run.state()
+        assert run.states == [first]
+        run.record("orders", 1)
+        second = run.state()
+        run.record("orders", 2)
+        assert run.states == [first]
+        run.loader.finish()
+        assert run.states == [first, second]
+
+
+def test_a_state_waits_for_the_receipt_not_for_the_push(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        last = run.state()
+        run.celonis.gate.clear()
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        assert run.pusher.busy
+        run.loader.tick()
+        assert run.states == []
+        run.celonis.gate.set()
+        run.settle()
+        assert run.states == [last]
+
+
+def test_a_state_in_the_middle_of_a_push_waits_for_it(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.state()
+        run.record("orders", 2)
+        last = run.state()
+        run.celonis.gate.clear()
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        assert run.states == []
+        run.celonis.gate.set()
+        run.settle()
+        assert run.states == [last]
+
+
+def test_records_read_during_a_push_hold_back_later_states_only(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        early = run.state()
+        run.celonis.gate.clear()
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        run.record("orders", 2)
+        late = run.state()
+        run.celonis.gate.set()
+        run.settle()
+        assert run.states == [early]
+        run.loader.finish()
+        assert run.states == [early, late]
+
+
+def test_an_idle_stream_holds_nobody_back(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("idle", "id")
+        run.schema("busy", "id")
+        run.record("idle", 1)
+        run.record("busy", 1)
+        first = run.state()
+        run.checkpoint()
+        run.record("busy", 2)
+        second = run.state()
+        run.checkpoint()
+        assert run.states == [first, second]
+
+
+def test_a_stream_that_overwrites_holds_later_states_to_the_end(tmp_path: Path) -> None:
+    with running(tmp_path, streams=OVERWRITE) as run:
+        run.schema("orders", "id")
+        run.schema("events")
+        run.record("events", 1)
+        before = run.state("events")
+        run.record("orders", 1)
+        run.state("orders")
+        run.record("events", 2)
+        last = run.state("events")
+        run.checkpoint()
+        assert run.ids("events") == [1, 2]
+        assert run.ids("orders") is None
+        assert run.states == [before]
+        run.loader.finish()
+        assert run.ids("orders") == [1]
+        assert run.states == [before, last]
+
+
+# --- checkpoints
+
+
+def test_a_checkpoint_comes_when_the_interval_has_passed(tmp_path: Path) -> None:
+    with running(tmp_path, checkpoint_interval_minutes=10) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.checkpoint(599)
+        assert run.celonis.events == []
+        run.checkpoint(1)
+        assert run.ids("orders") == [1]
+        run.record("orders", 2)
+        run.checkpoint(599)
+        assert run.ids("orders") == [1]
+        run.checkpoint(1)
+        assert run.ids("orders") == [1, 2]
+        assert run.counts("orders") == (2, 2, 0, 0)
+
+
+def test_without_an_interval_all_is_pushed_at_the_end(tmp_path: Path) -> None:
+    with running(tmp_path, checkpoint_interval_minutes=0) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.checkpoint(1_000_000)
+        assert run.celonis.events == []
+        run.loader.finish()
+        assert run.celonis.verbs("commit") == ["orders"]
+
+
+def test_a_key_of_an_earlier_checkpoint_is_no_merged_row(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.checkpoint()
+        run.record("orders", 1)
+        run.record("orders", 1)
+        run.loader.finish()
+        assert run.counts("orders") == (3, 2, 1, 0)
+        assert run.ids("orders") == [1]
+
+
+def test_while_a_push_runs_no_other_begins(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.celonis.gate.clear()
+        for number in range(5):
+            run.record("orders", number)
+            run.clock.seconds += 1_800
+            run.loader.tick()
+        run.celonis.gate.set()
+        run.settle()
+        run.loader.finish()
+        assert run.ids("orders") == [0, 1, 2, 3, 4]
+        assert len(run.celonis.verbs("commit")) <= 3
+
+
+# --- proofs of an end
+
+
+@pytest.mark.parametrize("proof", ["another stream", "none", "version"])
+def test_what_proves_the_end(tmp_path: Path, proof: str) -> None:
+    with running(tmp_path, load_method="overwrite") as run:
+        run.schema("orders", "id")
+        run.record("orders", 1, version=7)
+        if proof == "version":
+            run.activate("orders", 7)
+        else:
+            run.state("events" if proof == "another stream" else None)
+        run.loader.finish()
+        assert run.ids("orders") == [1]
+
+
+@pytest.mark.parametrize(
+    "sign", ["nothing", "a plain state", "itself", "an older version", "another's version", "more"]
+)
+def test_what_proves_nothing(tmp_path: Path, sign: str) -> None:
+    with running(tmp_path, streams=OVERWRITE) as run:
+        run.celonis.tables["orders"] = [{"id": 99}]
+        run.schema("orders", "id")
+        run.schema("other_stream", "id")
+        run.schema("events")
+        run.record("events", 5)
+        run.record("orders", 1, version=7)
+        if sign == "a plain state":
+            run.state()
+        elif sign == "itself":
+            run.state("orders")
+        elif sign == "an older version":
+            run.activate("orders", 6)
+        elif sign == "another's version":
+            run.activate("other_stream", 7)
+        elif sign == "more":
+            run.state("events")
+            run.record("orders", 2, version=7)
+        with pytest.raises(InputError) as caught:
+            run.loader.finish()
+        assert caught.value.code == "TC-INPUT-10"
+        assert "`orders`" in str(caught.value)
+        assert "`trust_end_of_input`" in str(caught.value)
+        assert "`other_stream`" not in str(caught.value)
+        assert run.ids("orders") == [99]
+        assert run.ids("events") == [5]
+        run.loader.settle_after_failure()
+        read_rows = 2 if sign == "more" else 1
+        assert run.counts("orders") == (read_rows, 0, 0, read_rows)
+        assert run.counts("events") == (1, 1, 0, 0)
+        assert run.states == []
+
+
+def test_a_proof_before_the_stream_began_is_none(tmp_path: Path) -> None:
+    with running(tmp_path, load_method="overwrite") as run:
+        run.schema("orders", "id")
+        run.state(None)
+        run.activate("orders", 7)
+        run.record("orders", 1, version=7)
+        with pytest.raises(InputError, match="TC-INPUT-10"):
+            run.loader.finish()
+
+
+def test_all_streams_without_a_proof_are_named(tmp_path: Path) -> None:
+    with running(tmp_path, load_method="overwrite") as run:
+        for name in ("a", "b", "c"):
+            run.schema(name)
+            run.record(name, 1)
+        run.state("c")
+        with pytest.raises(InputError) as caught:
+            run.loader.finish()
+        assert "`c`" in str(caught.value)
+        assert "`a`" not in str(caught.value)
+        assert (run.ids("a"), run.ids("b"), run.ids("c")) == ([1], [1], None)
+
+
+def test_trust_may_be_given_to_one_stream(tmp_path: Path) -> None:
+    rules = [{"match": "a", "trust_end_of_input": True}]
+    with running(tmp_path, load_method="overwrite", streams=rules) as run:
+        for name in ("a", "b"):
+            run.schema(name)
+            run.record(name, 1)
+        with pytest.raises(InputError, match=r"TC-INPUT-10.*`b`"):
+            run.loader.finish()
+        assert (run.ids("a"), run.ids("b")) == ([1], None)
+
+
+def test_messages_speak_of_a_stream_by_the_taps_name(tmp_path: Path) -> None:
+    with running(tmp_path, load_method="overwrite") as run:
+        run.schema("alias", "id", source="orders")
+        run.record("alias", 1, version=7)
+        run.state("orders")
+        run.activate("orders", 7)
+        run.loader.finish()
+        assert run.ids("alias") == [1]
+
+
+def test_activate_version_changes_nothing_for_other_streams(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.celonis.tables["orders"] = [{"id": 99}]
+        run.schema("orders", "id")
+        run.activate("nobody", 1)
+        for version in (1, 2, 1):
+            run.record("orders", version, version=version)
+            run.activate("orders", version)
+        run.loader.finish()
+        assert sorted(run.ids("orders") or []) == [1, 2, 99]
+
+
+# --- schemas that change
+
+
+def test_a_new_column_in_mid_run_is_null_before(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.schema("orders", "id", a="string")
+        run.record("orders", 2, a="x")
+        run.schema("orders", "id")
+        run.record("orders", 3)
+        run.loader.finish()
+        assert [(row["id"], row["a"]) for row in run.celonis.tables["orders"]] == [
+            (1, None),
+            (2, "x"),
+            (3, None),
+        ]
+        assert run.celonis.verbs("commit") == ["orders"]
+
+
+def test_a_wider_type_in_mid_run_is_one_job(tmp_path: Path) -> None:
+    with running(tmp_path, load_method="overwrite", trust_end_of_input=True) as run:
+        for kind, value in (("integer", 1), ("number", 2.5), ("string", "x"), ("integer", 4)):
+            run.schema("orders", "id", a=kind)
+            run.record("orders", run.line, a=value)
+        run.loader.finish()
+        assert [row["a"] for row in run.celonis.tables["orders"]] == ["1", "2.5", "x", "4"]
+        assert run.celonis.verbs("commit") == ["orders"]
+
+
+def test_the_same_schema_again_changes_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        for number in range(3):
+            run.schema("orders", "id", a="string")
+            run.record("orders", number, a="x")
+        run.loader.finish()
+        assert run.celonis.verbs("send") == ["orders"]
+        assert run.ids("orders") == [0, 1, 2]
+
+
+def test_a_key_that_changes_in_mid_run_takes_a_job_of_its_own(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id", a="string")
+        run.record("orders", 1, a="x")
+        run.record("orders", 1, a="y")
+        middle = run.state()
+        run.schema("orders", "a", a="string")
+        run.record("orders", 2, a="y")
+        run.record("orders", 3, a="z")
+        last = run.state()
+        run.loader.finish()
+        assert run.celonis.verbs("commit") == ["orders", "orders"]
+        assert run.counts("orders") == (4, 3, 1, 0)
+        assert sorted(run.ids("orders") or []) == [2, 3]
+        assert run.states in ([middle, last], [last])
+
+
+def test_two_streams_on_one_table_are_refused(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("Orders", "id")
+        with pytest.raises(ContractError, match=r"TC-CONTRACT-01.*`Orders` and `orders`"):
+            run.schema("orders", "id")
+
+
+def test_two_streams_whose_names_become_one_are_refused(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("a.b")
+        with pytest.raises(ContractError, match="TC-CONTRACT-01"):
+            run.schema("a b")
+
+
+def test_a_record_before_its_schema_is_refused(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders")
+        with pytest.raises(InputError, match=r"TC-INPUT-05.*Line 2 .*`events`"):
+            run.record("events", 1)
+
+
+# --- failures
+
+
+def test_after_a_failure_nothing_more_is_executed(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        names = [f"s{number}" for number in range(8)]
+        for name in names:
+            run.schema(name)
+        run.record("s0", 1)
+        first = run.state()
+        for name in names[1:]:
+            run.record(name, 1)
+        run.state()
+        run.celonis.faults["commit", "s1"] = RemoteError("TC-REMOTE-04", "It ended as ERROR.")
+        with pytest.raises(RemoteError, match="TC-REMOTE-04"):
+            run.loader.finish()
+        run.loader.settle_after_failure()
+        assert run.celonis.verbs("commit") == ["s0", "s1"]
+        assert run.states == [first]
+        opened = Counter(run.celonis.verbs("open"))
+        opened.subtract(run.celonis.verbs("commit"))
+        opened.subtract(run.celonis.verbs("abort"))
+        assert set(opened.values()) <= {0}
+        assert run.counts("s0") == (1, 1, 0, 0)
+        assert all(run.counts(name) == (1, 0, 0, 1) for name in names[1:])
+
+
+@pytest.mark.parametrize("verb", ["open", "send"])
+def test_a_table_that_fails_before_its_execute_is_not_executed(tmp_path: Path, verb: str) -> None:
+    with running(tmp_path) as run:
+        for name in ("a", "b", "c"):
+            run.schema(name)
+            run.record(name, 1)
+        run.state()
+        run.celonis.faults[verb, "b"] = RemoteError("TC-REMOTE-02", "No.")
+        with pytest.raises(RemoteError, match="TC-REMOTE-02"):
+            run.loader.finish()
+        run.loader.settle_after_failure()
+        assert run.celonis.verbs("commit") in (["a"], [])
+        assert "b" in run.celonis.verbs("abort") or verb == "open"
+        assert run.states == []
+        assert run.counts("b") == run.counts("c") == (1, 0, 0, 1)
+
+
+def test_a_failed_checkpoint_ends_the_reading(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.state()
+        run.celonis.faults["commit", "orders"] = RemoteError("TC-REMOTE-04", "It ended as ERROR.")
+        with pytest.raises(RemoteError):
+            run.checkpoint()
+        with pytest.raises(RemoteError):
+            run.loader.tick()
+        run.record("orders", 2)
+        run.loader.settle_after_failure()
+        assert run.counts("orders") == (2, 0, 0, 2)
+        assert run.states == []
+
+
+def test_bad_input_lets_what_was_executed_end_and_its_state_go_out(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        first = run.state()
+        run.celonis.gate.clear()
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        run.record("orders", 2)
+        run.state()
+        with pytest.raises(InputError):
+            run.record("orders", 3, line=None, id="x")
+        threading.Timer(0.1, run.celonis.gate.set).start()
+        run.loader.settle_after_failure()
+        assert run.ids("orders") in ([1], None)
+        loaded = len(run.ids("orders") or [])
+        assert run.states == [first][:loaded]
+        assert run.counts("orders") == (3, loaded, 0, 3 - loaded)
+
+
+def test_a_push_that_was_never_begun_is_counted_as_not_loaded(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.celonis.gate.clear()
+        run.schema("orders", "id", a="string")
+        run.record("orders", 1, a="x")
+        first = run.state()
+        run.schema("orders", "a", a="string")  # pushes what there is
+        wait_for(run, "send")
+        run.record("orders", 2, a="y")
+        run.state()
+        run.schema("orders", "id", "a", a="string")  # pushes again, behind the first
+        closing = threading.Thread(target=run.loader.settle_after_failure)
+        timer = threading.Timer(0.3, run.celonis.gate.set)
+        timer.start()
+        closing.start()
+        closing.join(PATIENCE_SECONDS)
+        assert run.ids("orders") == [1]
+        assert run.states == [first]
+        assert run.counts("orders") == (2, 1, 0, 1)
+
+
+def wait_for(run: Run, verb: str) -> None:
+    deadline = threading.Event()
+    for _ in range(1_000):
+        if run.celonis.verbs(verb):
+            return
+        deadline.wait(0.01)
+    raise AssertionError(verb)
+
+
+# --- bounds and counts
+
+
+def test_row_groups_in_the_making_stay_within_the_memory_limit(tmp_path: Path) -> None:
+    with running(tmp_path, memory_limit_mb=64) as run:
+        names = [f"s{number}" for number in range(20)]
+        wide = [f"c{number}" for number in range(60)]
+        for name in names:
+            run.schema(name, **dict.fromkeys(wide, "string"))
+        for _ in range(3):
+            for name in names:
+                run.record(name, 1, **dict.fromkeys(wide, "x" * 16_000))
+                held = sum(s.writer.held_bytes for s in run.loader._streams.values() if s.writer)
+                assert held <= 64_000_000 / 4 + 1_000_000
+        run.loader.finish()
+        assert all(run.counts(name) == (3, 3, 0, 0) for name in names)
+
+
+def test_filtered_records_are_counted_and_hold_nothing_back(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.loader.records(RecordRun("orders", None, [], [], filtered=3))
+        last = run.state()
+        assert run.states == [last]
+        run.record("orders", 1)
+        run.loader.finish()
+        report = run.loader.reports()[0]
+        assert (report.read, report.filtered, report.loaded) == (4, 3, 1)
+
+
+def test_rules_that_were_applied_are_told_with_their_columns() -> None:
+    report = StreamReport("s", "t")
+    report.rules = Counter({("a", "overflow_as_null"): 2, ("b", "overflow_as_null"): 1,
+                            ("c", "text_as_value"): 5})  # fmt: skip
+    told = {line: level for level, line in rules_applied(report)}
+    (overflow,) = [line for line in told if RULES["overflow_as_null"] in line]
+    (text,) = [line for line in told if RULES["text_as_value"] in line]
+    assert "a (2), b (1)" in overflow
+    assert "c (5)" in text
+    assert told[overflow] > told[text]  # what loses something is a warning
+
+
+def test_rules_are_counted_over_the_whole_run(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id", a="integer")
+        run.record("orders", 1, a="7")
+        run.checkpoint()
+        run.record("orders", 2)
+        run.record("orders", 3, a="8", b=1)
+        run.loader.finish()
+        assert run.loader.reports()[0].rules == {
+            ("a", "text_as_value"): 2,
+            ("a", "missing_as_null"): 1,
+            ("b", "unknown_property"): 1,
+        }
+
+
+# --- anything, in any order
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("record"), st.sampled_from(["keyed", "plain", "over"]), st.integers(0, 3)
+        ),
+        st.tuples(st.just("state"), st.sampled_from([(), (None,), ("over",), ("keyed",)])),
+        st.tuples(st.just("schema"), st.sampled_from(["keyed", "plain", "over"]), st.booleans()),
+        st.tuples(st.just("activate"), st.integers(0, 1)),
+        st.tuples(st.just("checkpoint")),
+        st.tuples(st.just("tick")),
+    ),
+    max_size=30,
+)
+
+
+class Expected:
+    """What a run must come to, by line numbers."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[int, int] = {}
+        self.plain: list[int] = []
+        self.over: dict[int, int] = {}
+        self.proven = True
+        self.last_state: int | None = None
+
+
+def take(step: str, facts: list[Any], run: Run, expected: Expected) -> None:
+    """Do a step, and note what follows from it."""
+    if step == "record":
+        stream, number = facts
+        line = run.record(stream, number, version=1)
+        if stream == "plain":
+            expected.plain.append(line)
+        elif stream == "keyed":
+            expected.by_key[number] = line
+        else:
+            expected.over[number] = line
+            expected.proven = False
+    elif step == "state":
+        expected.last_state = run.state(*facts[0])
+        expected.proven |= facts[0] not in ((), ("over",))
+    elif step == "schema":
+        stream, wide = facts
+        keys = () if stream == "plain" else ("id",)
+        run.schema(stream, *keys, **({"extra": "string"} if wide else {}))
+    elif step == "activate":
+        run.activate("over", facts[0])
+        expected.proven |= facts[0] == 1
+    elif step == "checkpoint":
+        run.checkpoint()
+    else:
+        run.loader.tick()
+
+
+@given(steps)
+@settings(max_examples=60, deadline=None)
+def test_any_run_keeps_the_promises(drawn: list[Any]) -> None:
+    expected = Expected()
+    rules = [{"match": "over", "load_method": "overwrite"}]
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(Path(directory), streams=rules) as run,
+    ):
+        run.schema("keyed", "id")
+        run.schema("plain")
+        run.schema("over", "id")
+        for step, *facts in drawn:
+            take(step, facts, run, expected)
+        if expected.over and not expected.proven:
+            with pytest.raises(InputError, match="TC-INPUT-10"):
+                run.loader.finish()
+            expected.over = {}
+        else:
+            run.loader.finish()
+            last = expected.last_state
+            assert run.states[-1:] == ([] if last is None else [last])
+        run.loader.settle_after_failure()
+        assert run.states == sorted(set(run.states))
+        lines = {t: [row["line"] for row in rows] for t, rows in run.celonis.tables.items()}
+        assert sorted(lines.get("keyed", [])) == sorted(expected.by_key.values())
+        assert lines.get("plain", []) == expected.plain
+        assert sorted(lines.get("over", [])) == sorted(expected.over.values())
+        assert len(run.celonis.verbs("commit")) == len(run.celonis.verbs("open"))
+        assert run.celonis.verbs("commit").count("over") <= 1
+        for report in run.loader.reports():
+            assert report.read == sum(step[:2] == ("record", report.stream) for step in drawn)

@@ -1,0 +1,286 @@
+"""A real HTTP server that answers as it is told, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import socket
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATHS = (
+    ("jobs", re.compile(r"/(?P<prefix>[\w-]+)/api/v1/data-push/(?P<pool>[^/]+)/jobs/")),
+    ("job", re.compile(r"/(?P<prefix>[\w-]+)/api/v1/data-push/[^/]+/jobs/(?P<job>[^/]+)")),
+    ("chunks", re.compile(r".*/jobs/(?P<job>[^/]+)/chunks/upserted")),
+    ("tables", re.compile(r"/integration/api/pools/(?P<pool>[^/]+)/tables")),
+    ("columns", re.compile(r"/integration/api/pools/(?P<pool>[^/]+)/columns")),
+    ("connection", re.compile(r"/integration/api/pools/[^/]+/data-sources/(?P<id>[^/]+)")),
+)
+_KINDS = {
+    ("GET", "jobs"): "list",
+    ("POST", "jobs"): "create",
+    ("GET", "job"): "show",
+    ("POST", "job"): "execute",
+    ("DELETE", "job"): "delete",
+    ("POST", "chunks"): "upload",
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server does with one request.
+
+    Attributes:
+        status: HTTP status.
+        body: Body; anything but bytes is sent as JSON.
+        headers: More headers.
+        drop: Close the connection instead of answering: ``unread`` before the body was read,
+            ``read`` behind it, ``half`` in the middle of the answer.
+        delay_seconds: Wait before answering.
+        endless: Send a body without an end.
+        hang_up: Close the connection after the answer without having said so.
+    """
+
+    status: int = 200
+    body: Any = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    drop: str = ""
+    delay_seconds: float = 0.0
+    endless: bool = False
+    hang_up: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it came in."""
+
+    kind: str
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.target).query))
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class WireServer:
+    """The server; without a script it is a Celonis in which every job is DONE at once.
+
+    Attributes:
+        script: Answers by kind of request, used up from the left.
+        seen: All requests, in order.
+        accepts: Authorization headers that are not answered with 401; None for all.
+        tables: What the listing of tables shows.
+        columns: What the listing of columns shows, by table name.
+        bytes_sent: Of endless bodies.
+    """
+
+    port: int = 0
+    script: defaultdict[str, deque[Reply]] = field(default_factory=lambda: defaultdict(deque))
+    seen: list[Seen] = field(default_factory=list)
+    accepts: set[str] | None = None
+    prefixes: tuple[str, ...] = ("data-ingestion", "integration")
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    columns: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    bytes_sent: int = 0
+    wrap_socket: Callable[[socket.socket], socket.socket] | None = None
+    scheme: str = "http"
+    _ids: Any = field(default_factory=lambda: itertools.count(1))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> Self:
+        self._http = _Server(("127.0.0.1", self.port), _Handler)
+        self._http.wire = self
+        if self.wrap_socket is not None:
+            self._http.socket = self.wrap_socket(self._http.socket)
+        self.port = self._http.server_address[1]
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    def answer(self, kind: str, *replies: Reply) -> None:
+        """Script the next answers to a kind of request."""
+        self.script[kind].extend(replies)
+
+    def of(self, kind: str) -> list[Seen]:
+        return [request for request in self.seen if request.kind == kind]
+
+    def kinds(self) -> list[str]:
+        return [request.kind for request in self.seen]
+
+    def counts(self) -> Counter[str]:
+        return Counter(self.kinds())
+
+    def reply_to(self, kind: str, method: str, target: str, headers: dict[str, str]) -> Reply:
+        """Take the next scripted answer, or the ordinary one."""
+        with self._lock:
+            if self.script[kind]:
+                return self.script[kind].popleft()
+        path = urlsplit(target).path
+        if "/data-push/" in path and path.split("/")[1] not in self.prefixes:
+            return Reply(404, {"title": "Not Found", "status": 404})
+        if self.accepts is not None and headers.get("authorization") not in self.accepts:
+            return Reply(401, {"error": "Unauthorized"})
+        ordinary: dict[str, Any] = {
+            "list": [],
+            "create": lambda: {"id": f"job-{next(self._ids)}", "status": "NEW"},
+            "show": lambda: {"id": path.rsplit("/", 1)[-1], "status": "DONE", "logs": []},
+            "tables": self.tables,
+            "columns": lambda: self.columns.get(
+                dict(parse_qsl(urlsplit(target).query))["tableName"]
+            ),
+            "connection": {"id": path.rsplit("/", 1)[-1]},
+        }
+        body = ordinary.get(kind, b"")
+        del method
+        return Reply(200, body() if callable(body) else body)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    wire: WireServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is part of the game."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, *_: object) -> None:  # type: ignore[override]
+        """Say nothing."""
+
+    def _any(self) -> None:
+        wire = self.server.wire
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        kind = self._kind()
+        reply = wire.reply_to(kind, self.command, self.path, headers)
+        body = b""
+        if reply.drop != "unread":
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+        wire.seen.append(Seen(kind, self.command, self.path, headers, body))
+        time.sleep(reply.delay_seconds)
+        if reply.drop == "garbage":
+            socket.socket.send(self.connection, b"\x17\x03\x03\x00\x20" + b"?" * 32)
+            self.close_connection = True
+            return
+        if reply.drop in ("unread", "read"):
+            self.close_connection = True
+            return
+        self._send(reply)
+        if reply.hang_up:
+            self.close_connection = True
+
+    def _kind(self) -> str:
+        path = urlsplit(self.path).path
+        for name, pattern in _PATHS:
+            if pattern.fullmatch(path):
+                return _KINDS.get((self.command, name), name)
+        return path
+
+    def _send(self, reply: Reply) -> None:
+        body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        self.send_response(reply.status)
+        for name, value in reply.headers:
+            self.send_header(name, value)
+        if reply.endless:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+            self.close_connection = True
+            while True:  # until the client has had enough
+                self.wfile.write(piece)
+                self.server.wire.bytes_sent += len(piece)
+        if reply.status not in (204, 304):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if reply.drop == "half":
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+            return
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = _any  # noqa: N815  # names that the standard library looks for
+
+
+@dataclass
+class Part:
+    """One part of a multipart body."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    content: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+
+
+def parts(request: Seen) -> list[Part]:
+    """Read a multipart body with the parser that web frameworks use, which raises on any fault."""
+    kind, options = parse_options_header(request.headers["content-type"])
+    assert kind == b"multipart/form-data"
+    found: list[Part] = []
+    name, value, finished = bytearray(), bytearray(), []
+
+    def header_ended() -> None:
+        found[-1].headers[name.decode().lower()] = value.decode()
+        name.clear()
+        value.clear()
+
+    def part_ended() -> None:
+        found[-1].ended = True
+
+    parser = MultipartParser(
+        options[b"boundary"],
+        {
+            "on_part_begin": lambda: found.append(Part()),
+            "on_header_field": lambda data, start, end: name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: value.extend(data[start:end]),
+            "on_header_end": header_ended,
+            "on_part_data": lambda data, start, end: found[-1].content.extend(data[start:end]),
+            "on_part_end": part_ended,
+            "on_end": lambda: finished.append(True),
+        },
+    )
+    assert parser.write(request.body) == len(request.body)
+    parser.finalize()
+    assert finished
+    assert all(part.ended for part in found)
+    return found
+
+
+def disposition(part: Part) -> dict[bytes, bytes]:
+    """Return the parameters of a part's Content-Disposition."""
+    kind, options = parse_options_header(part.headers["content-disposition"])
+    assert kind == b"form-data"
+    return options

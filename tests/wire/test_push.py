@@ -1,0 +1,785 @@
+"""A push job's life: what is sent, in which order, what is waited for, and what is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from target_celonis import limits
+from target_celonis.celonis import Celonis, JobType
+from target_celonis.clock import FakeClock, StoppedError
+from target_celonis.config import Config
+from target_celonis.errors import (
+    AccessError,
+    ContractError,
+    LimitError,
+    OutcomeUnknownError,
+    RemoteError,
+    TargetCelonisError,
+)
+from target_celonis.push import DataPush, OpenJob, PushTask, Receipt
+from target_celonis.pusher import Pusher
+from target_celonis.spool import ChunkWriter
+from target_celonis.table import TablePlan, plan_table
+
+from .conftest import KEY, POOL
+from .server import Reply, Seen, WireServer, parts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from target_celonis.http import Http
+
+MakeConfig = Callable[..., Config]
+SCHEMA = {
+    "properties": {
+        "id": {"type": "integer"},
+        "text": {"type": ["null", "string"]},
+        "more": {"type": "string", "maxLength": 900},
+        "amount": {"type": "number"},
+        "flag": {"type": "boolean"},
+        "day": {"type": "string", "format": "date"},
+        "at": {"type": "string", "format": "date-time"},
+        "tree": {"type": "object"},
+    }
+}
+COLUMNS = [
+    {"name": "id", "type": "INTEGER", "length": None},
+    {"name": "TEXT", "type": "STRING", "length": 1020},
+    {"name": "more", "type": "STRING", "length": 4000},
+    {"name": "amount", "type": "FLOAT", "length": None},
+    {"name": "flag", "type": "INTEGER", "length": None},
+    {"name": "day", "type": "DATE", "length": None},
+    {"name": "at", "type": "DATE", "length": None},
+    {"name": "tree", "type": "STRING", "length": 1020},
+    {"name": "_CELONIS_CHANGE_DATE", "type": "DATE", "length": None},
+]
+
+
+def row(key: int, text: str | None = "a") -> dict[str, Any]:
+    return {
+        "id": key,
+        "text": text,
+        "more": "b",
+        "amount": 0.5,
+        "flag": True,
+        "day": datetime(2024, 1, 2, tzinfo=UTC).date(),
+        "at": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "tree": "{}",
+    }
+
+
+class Pushing:
+    """One route to the server, and tasks for it."""
+
+    def __init__(self, http: Http, clock: FakeClock, config: MakeConfig, directory: Path) -> None:
+        self._http, self._clock, self._config = http, clock, config
+        self._directory = directory
+        self._tasks = 0
+
+    def route(self, connection: str | None = None, **settings: Any) -> DataPush:
+        celonis = Celonis(self._http, POOL, connection, "/data-ingestion")
+        return DataPush(celonis, self._config(**settings), self._clock)
+
+    def task(
+        self,
+        *chunks: Sequence[dict[str, Any]],
+        table: str = "orders",
+        job_type: JobType = JobType.DELTA,
+        keys: Sequence[str] = ("id",),
+    ) -> PushTask:
+        plan: TablePlan = plan_table(table, table, SCHEMA, keys)
+        self._tasks += 1
+        made = []
+        for number, rows in enumerate(chunks or ([row(1)],)):
+            directory = self._directory / f"{self._tasks}-{number}"
+            directory.mkdir()
+            writer = ChunkWriter(directory, plan, 10_000_000, "int96")
+            batch = pa.RecordBatch.from_pylist(list(rows), schema=plan.arrow_schema)
+            writer.add(batch)
+            made += writer.finish()
+        empty = self._directory / f"{self._tasks}-merged"
+        empty.mkdir()
+        return PushTask(plan, job_type, tuple(made), empty, sum(chunk.rows for chunk in made))
+
+    def open(self, task: PushTask, route: DataPush) -> OpenJob:
+        return route.open(task, route.look())
+
+    def run(self, task: PushTask, route: DataPush | None = None) -> Receipt:
+        """Open, send, commit, as a ``Pusher`` does."""
+        route = route or self.route()
+        job = self.open(task, route)
+        for chunk in job.chunks:
+            route.send(job, chunk)
+        return route.commit(job)
+
+
+@pytest.fixture
+def pushing(http: Http, clock: FakeClock, config: MakeConfig, tmp_path: Path) -> Pushing:
+    return Pushing(http, clock, config, tmp_path)
+
+
+def status(name: str, *logs: str) -> Reply:
+    return Reply(200, {"id": "job-1", "status": name, "targetName": "orders", "logs": list(logs)})
+
+
+def failure(run: Callable[[], object]) -> TargetCelonisError:
+    with pytest.raises(TargetCelonisError) as caught:
+        run()
+    assert KEY not in str(caught.value)
+    return caught.value
+
+
+# --- what is sent
+
+
+def test_the_whole_life_of_a_job(wire: WireServer, pushing: Pushing, http: Http) -> None:
+    receipt = pushing.run(pushing.task([row(1), row(2)], [row(3)]))
+    assert wire.kinds() == [
+        *("tables", "create", "upload", "upload", "execute", "show", "delete"),
+    ]
+    assert (receipt.job_id, receipt.loaded_rows, receipt.chunks) == ("job-1", 3, 2)
+    assert receipt.length_verified
+    jobs = f"/data-ingestion/api/v1/data-push/{POOL}/jobs/"
+    assert [request.path for request in wire.seen] == [
+        f"/integration/api/pools/{POOL}/tables",
+        jobs,
+        *[f"{jobs}job-1/chunks/upserted"] * 2,
+        *[f"{jobs}job-1"] * 3,
+    ]
+    execute = wire.of("execute")[0]
+    assert (execute.body, execute.query) == (b"", {})
+    for request in wire.seen:
+        assert request.headers["authorization"] == f"AppKey {KEY}"
+        assert KEY not in request.target
+        assert KEY.encode() not in request.body
+    assert http.base_url == wire.url
+
+
+def test_the_body_of_create(wire: WireServer, pushing: Pushing) -> None:
+    pushing.run(pushing.task([row(1, "x" * 200)]))
+    (create,) = wire.of("create")
+    assert create.json == {
+        "targetName": "orders",
+        "dataPoolId": POOL,
+        "type": "DELTA",
+        "fileType": "PARQUET",
+        "keys": ["id"],
+        "tableSchema": {
+            "tableName": "orders",
+            "columns": [
+                {"columnName": "id", "columnType": "INTEGER", "pkField": True},
+                {
+                    "columnName": "text",
+                    "columnType": "STRING",
+                    "fieldLength": 1000,
+                    "pkField": False,
+                },
+                {
+                    "columnName": "more",
+                    "columnType": "STRING",
+                    "fieldLength": 1000,
+                    "pkField": False,
+                },
+                {"columnName": "amount", "columnType": "FLOAT", "pkField": False},
+                {"columnName": "flag", "columnType": "BOOLEAN", "pkField": False},
+                {"columnName": "day", "columnType": "DATE", "pkField": False},
+                {"columnName": "at", "columnType": "DATETIME", "pkField": False},
+                {
+                    "columnName": "tree",
+                    "columnType": "STRING",
+                    "fieldLength": 255,
+                    "pkField": False,
+                },
+            ],
+        },
+    }
+
+
+def test_appending_has_no_keys(wire: WireServer, pushing: Pushing) -> None:
+    pushing.run(pushing.task(keys=()))
+    body = wire.of("create")[0].json
+    assert body["type"] == "DELTA"
+    assert "keys" not in body
+    assert not any(column["pkField"] for column in body["tableSchema"]["columns"])
+
+
+def test_replacing_looks_at_no_column_and_has_no_keys(wire: WireServer, pushing: Pushing) -> None:
+    wire.tables = [{"name": "orders", "dataSourceId": None}]
+    pushing.run(pushing.task(job_type=JobType.REPLACE))
+    body = wire.of("create")[0].json
+    assert body["type"] == "REPLACE"
+    assert "keys" not in body
+    assert "upsertStrategy" not in body
+    assert wire.of("columns") == []
+
+
+def test_a_connection_is_named_everywhere(wire: WireServer, pushing: Pushing) -> None:
+    wire.tables = [
+        {"name": "ORDERS", "dataSourceId": "conn-1"},
+        {"name": "orders", "dataSourceId": None},
+    ]
+    wire.columns = {"ORDERS": COLUMNS}
+    pushing.run(pushing.task(), pushing.route("conn-1"))
+    assert wire.of("create")[0].json["connectionId"] == "conn-1"
+    (listing,) = wire.of("columns")
+    assert listing.query == {"tableName": "ORDERS", "schemaName": "conn-1"}
+
+
+def test_the_global_schema_has_no_schema_name(wire: WireServer, pushing: Pushing) -> None:
+    wire.tables = [{"name": "orders", "dataSourceId": "conn-1"}]
+    pushing.run(pushing.task())
+    assert wire.of("columns") == []  # the table of a connection is another one
+    wire.tables = [{"name": "Orders", "dataSourceId": None}]
+    wire.columns = {"Orders": COLUMNS}
+    pushing.run(pushing.task())
+    assert wire.of("columns")[0].query == {"tableName": "Orders"}
+    assert "connectionId" not in wire.of("create")[1].json
+
+
+def test_chunks_arrive_as_they_lay_on_disk(
+    wire: WireServer, pushing: Pushing, tmp_path: Path
+) -> None:
+    task = pushing.task([row(1)], [row(2, "ü" * 50)])
+    contents = [chunk.path.read_bytes() for chunk in task.chunks]
+    pushing.run(task)
+    uploads = wire.of("upload")
+    assert [bytes(parts(request)[0].content) for request in uploads] == contents
+    for number, content in enumerate(contents):
+        (path := tmp_path / f"got-{number}").write_bytes(content)
+        assert pq.read_table(path).column("id").to_pylist() == [number + 1]
+    assert not any(chunk.path.exists() for chunk in task.chunks)
+
+
+def test_a_key_occurs_once_over_all_chunks(
+    wire: WireServer, pushing: Pushing, tmp_path: Path
+) -> None:
+    task = pushing.task([row(1, "old"), row(2, "two")], [row(1, "new"), row(3, "three")])
+    receipt = pushing.run(task)
+    assert (receipt.loaded_rows, receipt.superseded_rows) == (3, 1)
+    found: dict[int, str] = {}
+    for number, request in enumerate(wire.of("upload")):
+        (path := tmp_path / f"got-{number}").write_bytes(bytes(parts(request)[0].content))
+        for uploaded in pq.read_table(path).to_pylist():
+            assert uploaded["id"] not in found
+            found[uploaded["id"]] = uploaded["text"]
+    assert found == {1: "new", 2: "two", 3: "three"}
+
+
+# --- the table that is there
+
+
+def there(wire: WireServer, *changed: dict[str, Any], without: Sequence[str] = ()) -> None:
+    """Put the table into the pool, with some columns changed or left out."""
+    changes = {column["name"].casefold(): column for column in changed}
+    wire.tables = [{"name": "orders", "dataSourceId": None}]
+    wire.columns = {
+        "orders": [
+            changes.get(column["name"].casefold(), column)
+            for column in COLUMNS
+            if column["name"] not in without
+        ]
+    }
+
+
+def test_lengths_of_the_table_are_sent_back(wire: WireServer, pushing: Pushing) -> None:
+    there(wire, {"name": "more", "type": "STRING", "length": 65_000})
+    receipt = pushing.run(pushing.task([row(1, "x" * 255)]))
+    columns = wire.of("create")[0].json["tableSchema"]["columns"]
+    lengths = {c["columnName"]: c["fieldLength"] for c in columns if "fieldLength" in c}
+    assert lengths == {"text": 255, "more": 16_250, "tree": 255}
+    assert receipt.length_verified
+
+
+def test_a_column_that_is_too_narrow_stops_before_anything_is_sent(
+    wire: WireServer, pushing: Pushing
+) -> None:
+    there(wire)
+    error = failure(lambda: pushing.run(pushing.task([row(1, "x" * 256)])))
+    assert (type(error), error.code) == (ContractError, "TC-CONTRACT-03")
+    for named in ("`text`", "`orders`", "255", "256", "overwrite"):
+        assert named in str(error)
+    assert wire.counts() == {"tables": 1, "columns": 1}
+
+
+def test_length_is_in_characters_not_in_bytes(wire: WireServer, pushing: Pushing) -> None:
+    there(wire)
+    pushing.run(pushing.task([row(1, "\U0001f600" * 255)]))
+    assert failure(lambda: pushing.run(pushing.task([row(1, "\U0001f600" * 256)]))).exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("column", "listed"), [("id", "STRING"), ("text", "INTEGER"), ("amount", "INTEGER")]
+)
+def test_a_changed_type_stops_before_anything_is_sent(
+    wire: WireServer, pushing: Pushing, column: str, listed: str
+) -> None:
+    there(wire, {"name": column, "type": listed, "length": None})
+    error = failure(lambda: pushing.run(pushing.task()))
+    assert (type(error), error.code) == (ContractError, "TC-CONTRACT-04")
+    assert f"`{column}`" in str(error)
+    assert listed in str(error)
+    assert wire.counts() == {"tables": 1, "columns": 1}
+
+
+def test_new_columns_are_read_again_after_done(wire: WireServer, pushing: Pushing) -> None:
+    there(wire, without=["amount"])
+    wire.answer("columns", Reply(200, wire.columns["orders"]))
+    wire.columns["orders"] = COLUMNS
+    pushing.run(pushing.task())
+    body = wire.of("create")[0].json
+    assert body["upsertStrategy"] == "UPSERT_WITH_NULLIFICATION"
+    order = wire.kinds()
+    assert order.count("columns") == 2
+    last = len(order) - 1 - order[::-1].index("columns")
+    assert last > order.index("show")
+
+
+def test_a_new_column_that_does_not_come_stops_the_run(wire: WireServer, pushing: Pushing) -> None:
+    there(wire, without=["amount"])
+    error = failure(lambda: pushing.run(pushing.task()))
+    assert (type(error), error.code) == (ContractError, "TC-CONTRACT-06")
+    assert "`amount`" in str(error)
+
+
+def test_without_new_columns_no_strategy_is_named(wire: WireServer, pushing: Pushing) -> None:
+    there(wire)
+    pushing.run(pushing.task())
+    assert "upsertStrategy" not in wire.of("create")[0].json
+    assert len(wire.of("columns")) == 1
+
+
+@pytest.mark.parametrize("kind", ["tables", "columns"])
+def test_without_permission_to_list_it_is_pushed_and_said_once(
+    wire: WireServer, pushing: Pushing, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    there(wire)
+    wire.answer(kind, *[Reply(403)] * 2)
+    route = pushing.route()
+    for _ in range(2):
+        assert not pushing.run(pushing.task(), route).length_verified
+    said = [r for r in caplog.records if "may not list" in r.getMessage()]
+    assert len(said) == 1
+    assert said[0].levelname == "WARNING"
+
+
+@pytest.mark.parametrize(
+    ("present", "made"), [(False, "REPLACE"), (True, "DELTA")], ids=["missing", "there"]
+)
+def test_a_missing_table_can_be_made_by_a_replace(
+    wire: WireServer, pushing: Pushing, made: str, *, present: bool
+) -> None:
+    if present:
+        there(wire)
+    pushing.run(pushing.task(), pushing.route(create_missing_table="replace"))
+    body = wire.of("create")[0].json
+    assert body["type"] == made
+    assert ("keys" in body) == (made == "DELTA")
+
+
+@pytest.mark.parametrize("kind", ["tables", "columns"])
+@pytest.mark.parametrize("body", [{}, [1], "x", None])
+def test_listings_of_another_form(
+    wire: WireServer, pushing: Pushing, kind: str, body: object
+) -> None:
+    there(wire)
+    wire.answer(kind, Reply(200, body))
+    assert failure(lambda: pushing.run(pushing.task())).code == "TC-REMOTE-05"
+
+
+@pytest.mark.parametrize("body", [{}, [], "x", None, {"id": 3}, {"status": "NEW"}])
+def test_a_job_of_another_form(wire: WireServer, pushing: Pushing, body: object) -> None:
+    wire.answer("create", Reply(200, body))
+    assert failure(lambda: pushing.run(pushing.task())).code == "TC-REMOTE-05"
+
+
+# --- create and upload
+
+
+@pytest.mark.parametrize("kind", ["create", "upload"])
+@pytest.mark.parametrize(
+    ("reply", "kind_of_error"),
+    [
+        (Reply(drop="read"), OutcomeUnknownError),
+        (Reply(502), OutcomeUnknownError),
+        (Reply(401), AccessError),
+        (Reply(403), AccessError),
+        (Reply(400, {"errors": [{"error": "bad name"}]}), RemoteError),
+        (Reply(500, {"reference": "r", "message": "m"}), RemoteError),
+    ],
+)
+def test_create_and_upload_are_not_repeated(
+    wire: WireServer, pushing: Pushing, kind: str, reply: Reply, kind_of_error: type[Exception]
+) -> None:
+    wire.answer(kind, reply)
+    error = failure(lambda: pushing.run(pushing.task()))
+    assert type(error) is kind_of_error
+    assert len(wire.of(kind)) == 1
+    assert wire.of("execute") == []
+
+
+def test_create_and_upload_wait_after_429(
+    wire: WireServer, pushing: Pushing, clock: FakeClock
+) -> None:
+    wire.answer("create", Reply(429, headers=(("Retry-After", "2"),)))
+    wire.answer("upload", Reply(429, headers=(("x-ratelimit-reset", "3"),)))
+    pushing.run(pushing.task())
+    assert clock.waits[:2] == [2.0, 3.0]
+    first, second = wire.of("upload")
+    assert first.body == second.body
+    assert wire.counts()["execute"] == 1
+
+
+# --- execute
+
+
+def test_409_asks_waits_and_submits_the_same_job(
+    wire: WireServer, pushing: Pushing, clock: FakeClock
+) -> None:
+    wire.answer("execute", *[Reply(409, {"message": "busy"})] * 12)
+    wire.answer("show", *[status("NEW")] * 12)
+    pushing.run(pushing.task())
+    assert wire.counts()["create"] == 1
+    assert wire.counts()["upload"] == 1
+    assert {request.path.rsplit("/", 1)[-1] for request in wire.of("execute")} == {"job-1"}
+    assert len(wire.of("execute")) == 13
+    pauses = [wait for wait in clock.waits if wait > 0.2]
+    assert len(pauses) == 12
+    assert max(pauses) <= limits.CONFLICT_WAIT_SECONDS * 1.2
+    assert pauses[-1] > pauses[0] > 0.5
+
+
+@pytest.mark.parametrize("now", ["QUEUED", "RUNNING", "DONE"])
+def test_409_on_a_job_that_runs_already(wire: WireServer, pushing: Pushing, now: str) -> None:
+    wire.answer("execute", Reply(409))
+    wire.answer("show", status(now), status("RUNNING"))
+    pushing.run(pushing.task())
+    assert wire.counts()["execute"] == 1
+
+
+def test_429_waits_as_told_then_shortly_then_for_the_hour(
+    wire: WireServer, pushing: Pushing, clock: FakeClock
+) -> None:
+    clock.seconds = 3600.0 * 400_000 + 1800
+    wire.answer("execute", Reply(429, headers=(("x-ratelimit-reset", "33"),)), Reply(429))
+    pushing.run(pushing.task())
+    assert [wait for wait in clock.waits if wait > 0.2] == [33.0, 2.0]
+    clock.waits.clear()
+    wire.answer("execute", *[Reply(429)] * 4)
+    pushing.run(pushing.task(table="other"))
+    pauses = [wait for wait in clock.waits if wait > 0.2]
+    assert pauses[:3] == [1.0, 2.0, 4.0]
+    assert 1700 < pauses[3] < 1802
+    assert wire.counts()["create"] == 2
+
+
+def test_a_wait_for_the_next_submit_is_said(
+    wire: WireServer, pushing: Pushing, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.answer("execute", Reply(429, headers=(("Retry-After", "33"),)))
+    pushing.run(pushing.task())
+    (said,) = [r.getMessage() for r in caplog.records if "(429)" in r.getMessage()]
+    for named in ("orders", "job-1", "33"):
+        assert named in said
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [[Reply(429, headers=(("Retry-After", "600"),))] * 99, [Reply(409)] * 99],
+    ids=["429", "409"],
+)
+def test_execute_has_a_deadline(
+    wire: WireServer, pushing: Pushing, clock: FakeClock, replies: list[Reply]
+) -> None:
+    wire.answer("execute", *replies)
+    wire.answer("show", *[status("NEW")] * 99)
+    started = clock.seconds
+    route = pushing.route(wait_timeout_minutes=5)
+    error = failure(lambda: pushing.run(pushing.task(), route))
+    assert (type(error), error.code, error.exit_code) == (LimitError, "TC-LIMIT-01", 7)
+    assert "job-1" in str(error)
+    assert "wait_timeout_minutes" in str(error)
+    assert clock.seconds - started <= 300
+    assert wire.kinds()[-1] == "delete"  # it was never carried out
+
+
+def test_submits_keep_their_distance(wire: WireServer, pushing: Pushing, clock: FakeClock) -> None:
+    started = clock.seconds
+    route = pushing.route()
+    for number in range(11):
+        pushing.run(pushing.task(table=f"t{number}"), route)
+    assert wire.counts()["execute"] == 11
+    assert clock.seconds - started >= 10 / limits.SUBMITS_PER_SECOND - 0.001
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind_of_error", "exit_code"),
+    [
+        (Reply(400, {"errors": [{"error": "not now"}]}), RemoteError, 6),
+        (Reply(401), AccessError, 3),
+        (Reply(403), AccessError, 3),
+        (Reply(404), RemoteError, 6),
+        (Reply(500, {"reference": "ref-9", "message": "broken"}), RemoteError, 6),
+    ],
+)
+def test_a_refused_execute_leaves_no_job_behind(
+    wire: WireServer,
+    pushing: Pushing,
+    reply: Reply,
+    kind_of_error: type[TargetCelonisError],
+    exit_code: int,
+) -> None:
+    wire.answer("execute", reply)
+    wire.answer("show", status("NEW"))
+    error = failure(lambda: pushing.run(pushing.task()))
+    assert (type(error), error.exit_code) == (kind_of_error, exit_code)
+    assert len(wire.of("execute")) == 1
+    assert wire.kinds()[-1] == "delete"
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(drop="unread"), Reply(drop="read"), Reply(502), Reply(503), Reply(504)]
+)
+def test_a_lost_answer_to_execute_is_neither_repeated_nor_taken_back(
+    wire: WireServer, pushing: Pushing, reply: Reply
+) -> None:
+    wire.answer("execute", reply)
+    error = failure(lambda: pushing.run(pushing.task()))
+    assert isinstance(error, OutcomeUnknownError)
+    assert error.exit_code == 6
+    assert "job-1" in str(error)
+    assert len(wire.of("execute")) == 1
+    assert wire.of("delete") == []
+
+
+# --- waiting for the end
+
+
+def test_polls_grow(wire: WireServer, pushing: Pushing, clock: FakeClock) -> None:
+    wire.answer("show", status("NEW"), status("QUEUED"), *[status("RUNNING")] * 20)
+    pushing.run(pushing.task())
+    polls = clock.waits[-22:]
+    assert polls == sorted(polls)
+    assert polls[0] == limits.POLL_FIRST_SECONDS
+    assert polls[-1] == limits.POLL_LONGEST_SECONDS
+
+
+def test_an_unknown_status_is_said_once_and_waited_on(
+    wire: WireServer, pushing: Pushing, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.answer("show", *[status("THINKING")] * 3, status("RUNNING"), status("None"))
+    pushing.run(pushing.task())
+    said = [r.getMessage() for r in caplog.records if "THINKING" in r.getMessage()]
+    assert len(said) == 1
+    assert "job-1" in said[0]
+
+
+@pytest.mark.parametrize("end", ["ERROR", "CANCELED"])
+def test_a_job_that_ends_badly(wire: WireServer, pushing: Pushing, end: str) -> None:
+    wire.answer("show", status("RUNNING"), status(end, "first line\n", "second line"))
+    error = failure(lambda: pushing.run(pushing.task()))
+    assert (type(error), error.code, error.exit_code) == (RemoteError, "TC-REMOTE-04", 6)
+    for named in (end, "job-1", "orders", "first line second line", "not known"):
+        assert named in str(error)
+    assert wire.kinds()[-2:] == ["show", "delete"]  # its logs were read before
+    assert len(wire.of("execute")) == 1
+
+
+def test_a_bad_end_without_logs(wire: WireServer, pushing: Pushing) -> None:
+    wire.answer("show", Reply(200, {"id": "job-1", "status": "ERROR", "logs": None}))
+    assert "nothing" in str(failure(lambda: pushing.run(pushing.task())))
+
+
+def test_a_job_that_does_not_end(wire: WireServer, pushing: Pushing, clock: FakeClock) -> None:
+    wire.answer("show", *[status("RUNNING")] * 500)
+    started = clock.seconds
+    route = pushing.route(wait_timeout_minutes=10)
+    error = failure(lambda: pushing.run(pushing.task(), route))
+    assert (type(error), error.exit_code) == (LimitError, 7)
+    for named in ("job-1", "orders", "RUNNING", "10 minutes", "wait_timeout_minutes"):
+        assert named in str(error)
+    assert 600 <= clock.seconds - started <= 630
+    assert wire.of("delete") == []  # it goes on by itself
+
+
+def test_looks_that_fail_are_repeated(wire: WireServer, pushing: Pushing) -> None:
+    wire.answer("show", Reply(drop="read"), Reply(503), status("RUNNING"), Reply(429))
+    assert pushing.run(pushing.task()).loaded_rows == 1
+    assert wire.counts()["execute"] == 1
+
+
+@pytest.mark.parametrize("reply", [Reply(500), Reply(403), Reply(409)])
+def test_a_done_job_that_cannot_be_deleted_is_no_failure(
+    wire: WireServer, pushing: Pushing, reply: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.answer("delete", reply)
+    assert pushing.run(pushing.task()).loaded_rows == 1
+    assert "job-1" in [r for r in caplog.records if r.levelname == "WARNING"][-1].getMessage()
+
+
+def test_a_job_that_is_gone_already_counts_as_deleted(
+    wire: WireServer, pushing: Pushing, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.answer("delete", Reply(503), Reply(404))
+    pushing.run(pushing.task())
+    assert len(wire.of("delete")) == 2
+    assert not [r for r in caplog.records if "could not be deleted" in r.getMessage()]
+
+
+# --- a signal
+
+
+class StoppingClock(FakeClock):
+    """Stops once it was asked for so many waits."""
+
+    after = 0
+
+    def wait(self, seconds: float) -> bool:
+        if len(self.waits) >= self.after:
+            self.stop()
+        return super().wait(seconds)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return StoppingClock()
+
+
+@pytest.fixture(autouse=True)
+def _running(clock: FakeClock) -> None:
+    """Most tests are not stopped."""
+    assert isinstance(clock, StoppingClock)
+    clock.after = 10**9
+
+
+def stop_after(clock: FakeClock, waits: int) -> None:
+    assert isinstance(clock, StoppingClock)
+    clock.after = waits
+
+
+def test_a_signal_before_execute_deletes_the_job(
+    wire: WireServer, pushing: Pushing, clock: FakeClock
+) -> None:
+    stop_after(clock, 0)
+    with pytest.raises(StoppedError):
+        pushing.run(pushing.task())
+    assert wire.of("execute") == []
+    assert wire.kinds()[-1] == "delete"
+
+
+def test_a_signal_between_two_tries_of_execute_deletes_the_job(
+    wire: WireServer, pushing: Pushing, clock: FakeClock
+) -> None:
+    stop_after(clock, 2)
+    wire.answer("execute", *[Reply(429)] * 9)
+    with pytest.raises(StoppedError):
+        pushing.run(pushing.task())
+    assert wire.kinds()[-1] == "delete"
+
+
+def test_a_signal_waits_for_a_job_that_runs(
+    wire: WireServer, pushing: Pushing, clock: FakeClock
+) -> None:
+    stop_after(clock, 3)
+    wire.answer("show", *[status("RUNNING")] * 12)
+    receipt = pushing.run(pushing.task(), pushing.route(signal_grace_seconds=20))
+    assert receipt.loaded_rows == 1
+    assert wire.kinds()[-1] == "delete"
+
+
+@pytest.mark.parametrize("grace", [0, 5])
+def test_a_signal_leaves_a_job_running_and_names_it(
+    wire: WireServer,
+    pushing: Pushing,
+    clock: FakeClock,
+    grace: float,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop_after(clock, 3)
+    wire.answer("show", *[status("RUNNING")] * 99)
+    with pytest.raises(StoppedError):
+        pushing.run(pushing.task(), pushing.route(signal_grace_seconds=grace))
+    assert wire.of("delete") == []
+    assert not [request for request in wire.seen if "cancel" in request.path]
+    said = [r.getMessage() for r in caplog.records if "left running" in r.getMessage()]
+    assert len(said) == 1
+    assert "job-1" in said[0]
+    assert sum(clock.waits[4:]) <= grace + 0.01
+
+
+# --- many tables
+
+
+def finish(pusher: Pusher) -> list[Receipt]:
+    pusher.wait(30)
+    pusher.close()
+    return pusher.receipts()
+
+
+def job_of(request: Seen) -> str:
+    return request.path.split("/jobs/")[1].split("/")[0]
+
+
+def test_executes_follow_one_another(wire: WireServer, pushing: Pushing) -> None:
+    wire.answer("show", *[status("RUNNING")] * 5)
+    pusher = Pusher(pushing.route(), 4)
+    pusher.start([pushing.task([row(1)], [row(2)], table=f"t{n}") for n in range(8)])
+    receipts = finish(pusher)
+    pusher.raise_failure()
+    assert [receipt.task.plan.table for receipt in receipts] == [f"t{n}" for n in range(8)]
+    running: str | None = None
+    uploads = {job_of(request): 0 for request in wire.of("upload")}
+    for request in wire.seen:
+        if request.kind == "upload":
+            uploads[job_of(request)] += 1
+        elif request.kind == "execute":
+            assert running is None
+            running = job_of(request)
+            assert uploads[running] == 2  # all its chunks are there
+        elif request.kind == "delete":
+            assert job_of(request) == running
+            running = None
+    assert wire.counts()["execute"] == wire.counts()["delete"] == 8
+    assert wire.counts()["tables"] == 1
+
+
+def test_a_failure_deletes_what_was_made_ahead(wire: WireServer, pushing: Pushing) -> None:
+    wire.answer("show", status("ERROR", "no space"))
+    pusher = Pusher(pushing.route(), 4)
+    pusher.start([pushing.task(table=f"t{n}") for n in range(8)])
+    assert finish(pusher) == []
+    with pytest.raises(RemoteError, match="no space"):
+        pusher.raise_failure()
+    made = wire.counts()["create"]
+    assert 1 <= made <= 5
+    assert wire.counts()["delete"] == made
+    assert wire.counts()["execute"] == 1
+
+
+def test_an_upload_that_fails_deletes_its_job_and_those_made_ahead(
+    wire: WireServer, pushing: Pushing
+) -> None:
+    wire.answer("upload", Reply(413))
+    pusher = Pusher(pushing.route(), 4)
+    pusher.start([pushing.task([row(1)], [row(2)], table=f"t{n}") for n in range(3)])
+    receipts = finish(pusher)
+    with pytest.raises(RemoteError):
+        pusher.raise_failure()
+    assert wire.counts()["delete"] == wire.counts()["create"]
+    assert wire.counts()["execute"] == len(receipts)
+
+
+def test_after_a_failure_nothing_more_is_pushed(wire: WireServer, pushing: Pushing) -> None:
+    wire.answer("create", Reply(403))
+    pusher = Pusher(pushing.route(), 2)
+    pusher.start([pushing.task(table="first")])
+    pusher.wait(30)
+    pusher.start([pushing.task(table="second")])
+    assert finish(pusher) == []
+    assert pusher.failed
+    assert wire.counts() == {"tables": 1, "create": 1}
