@@ -1,13 +1,15 @@
 # `make demo` and `make test` need Python 3.11 or newer with pip, and make; they install the
-# rest into .venv, .venv-tap and .venv-meltano. Another interpreter: make demo PYTHON=python3.13
+# rest into directories .venv*. Another interpreter: make demo PYTHON=python3.13
 
 PYTHON ?= python3
 
 VENV := .venv
 TAP_VENV := .venv-tap
 MELTANO_VENV := .venv-meltano
+POSTGRES_TAP_VENV := .venv-tap-postgres
 TAP_REQUIREMENTS := examples/order_to_cash/tap-requirements.txt
 MELTANO_REQUIREMENTS := tests/meltano/requirements.txt
+POSTGRES_TAP_REQUIREMENTS := tests/databases/tap-requirements.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
@@ -20,6 +22,11 @@ DEMO_STAMP := $(VENV)/.installed-for-demo-$(PYTHON_VERSION)
 TEST_STAMP := $(VENV)/.installed-for-tests-$(PYTHON_VERSION)
 TAP_STAMP := $(TAP_VENV)/.installed-$(PYTHON_VERSION)
 MELTANO_STAMP := $(MELTANO_VENV)/.installed-$(PYTHON_VERSION)
+POSTGRES_TAP_STAMP := $(POSTGRES_TAP_VENV)/.installed-$(PYTHON_VERSION)
+
+# The tests on PostgreSQL, and their tap, are for machines that have its server.
+POSTGRES := $(firstword $(shell command -v initdb 2>/dev/null) $(wildcard /usr/lib/postgresql/*/bin/initdb))
+DATABASE_STAMPS := $(if $(POSTGRES),$(POSTGRES_TAP_STAMP))
 
 .PHONY: help
 help:
@@ -74,6 +81,14 @@ $(MELTANO_STAMP): $(MELTANO_REQUIREMENTS) | check-python
 	  elif test -n "$$CI"; then exit 1; \
 	  else echo "Meltano cannot be installed here: the tests in tests/meltano will be skipped" >&2; fi
 
+# Where the tap cannot be installed its tests are skipped; not so where CI is set.
+$(POSTGRES_TAP_STAMP): $(POSTGRES_TAP_REQUIREMENTS) | check-python
+	@echo "Installing the tap for PostgreSQL into $(POSTGRES_TAP_VENV) ..."
+	@$(call make_environment,$(POSTGRES_TAP_VENV))
+	@if $(POSTGRES_TAP_VENV)/bin/python -m pip install -qq --only-binary :all: -r $<; then touch $@; \
+	  elif test -n "$$CI"; then exit 1; \
+	  else echo "The tap cannot be installed here: the tests in tests/databases will be skipped" >&2; fi
+
 .PHONY: demo
 demo: check-python
 	@$(MAKE) --silent --no-print-directory -j2 $(DEMO_STAMP) $(TAP_STAMP)
@@ -88,7 +103,7 @@ endef
 .PHONY: test test-all
 test-all: PYTEST_ARGUMENTS := -m "slow or not slow"
 test test-all: check-python
-	@$(MAKE) --silent --no-print-directory -j2 $(TEST_STAMP) $(TAP_STAMP) $(MELTANO_STAMP)
+	@$(MAKE) --silent --no-print-directory -j2 $(TEST_STAMP) $(TAP_STAMP) $(MELTANO_STAMP) $(DATABASE_STAMPS)
 	$(call step,ruff format --check)
 	$(call step,ruff check)
 	$(call step,mypy)
@@ -102,6 +117,6 @@ format: $(TEST_STAMP)
 
 .PHONY: clean
 clean:
-	rm -rf $(VENV) $(TAP_VENV) $(MELTANO_VENV) build dist .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(TAP_VENV) $(MELTANO_VENV) $(POSTGRES_TAP_VENV) build dist .coverage .coverage.* htmlcov
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

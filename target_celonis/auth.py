@@ -49,11 +49,11 @@ class KeyAuth(requests.auth.AuthBase):
     def __init__(self, method: str, key: Secret, base_url: str) -> None:
         self.kind = SCHEMES[method]
         self._key = key
-        self._host = urlsplit(base_url).netloc
+        self._host = urlsplit(base_url).netloc.lower()
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the header."""
-        if urlsplit(request.url or "").netloc == self._host:
+        if urlsplit(request.url or "").netloc.lower() == self._host:
             request.headers["Authorization"] = f"{self.kind} {self._key.reveal()}"
         return request
 
@@ -81,7 +81,7 @@ class OAuth(requests.auth.AuthBase):
         self._client = client
         self._http = http
         self._clock = clock
-        self._host = urlsplit(http.base_url).netloc
+        self._host = urlsplit(http.base_url).netloc.lower()
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = 0.0
@@ -93,7 +93,7 @@ class OAuth(requests.auth.AuthBase):
         Raises:
             AccessError: Celonis gives no token.
         """
-        if urlsplit(request.url or "").netloc == self._host:
+        if urlsplit(request.url or "").netloc.lower() == self._host:
             with self._lock:
                 if self._clock.monotonic() >= self._renew_at:
                     self._get_token()

@@ -237,7 +237,12 @@ def _whole(text: str) -> int | None:
     """
     if _NUMBER.fullmatch(text) is None:
         raise ValueError(text)
-    number = Decimal(text)
+    try:
+        number = Decimal(text)
+    except ArithmeticError:  # an exponent beyond what even this can hold
+        if "e-" in text.lower():
+            raise ValueError(text) from None
+        return None
     if number and number.adjusted() >= _INT64_DIGITS:
         return None
     value = int(number)
@@ -378,7 +383,7 @@ _FIRST_MICROSECOND, _LAST_MICROSECOND = (
     for end in (dt.datetime.min, dt.datetime.max)  # noqa: DTZ901  # given their zone above
 )
 _DATETIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d(?::\d\d(?::\d\d)?)?)(?:[.,](\d+))?)?"
+    r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?))?"
     r"\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?(?:\+00:00|Z)?"
 )
 
@@ -393,15 +398,13 @@ def _datetime(raw: bytes, index: int, note: _Note) -> dt.datetime | None:
     match = _DATETIME.fullmatch(text.strip()) if raw.startswith(b'"') else None
     if match is None:
         raise _MisfitError(index, "is not a date-time as in 2024-05-31T12:34:56Z")
-    day, time, fraction, zone = match.groups()
+    day, time, zone = match.groups()
+    time, _, fraction = (time or "00").replace(",", ".").partition(".")
     fraction = f".{fraction[:6]:0<6}" if fraction else ""
     zone = "+00:00" if zone is None or zone[0] not in "+-" else zone
-    if time is not None:
-        time += ":00:00"[len(time) - len("12") :]
+    time += ":00:00"[len(time) - len("12") :]
     try:
-        return dt.datetime.fromisoformat(f"{day}T{time or '00:00:00'}{fraction}{zone}").astimezone(
-            dt.UTC
-        )
+        return dt.datetime.fromisoformat(f"{day}T{time}{fraction}{zone}").astimezone(dt.UTC)
     except (ValueError, OverflowError):
         raise _MisfitError(index, "is not a date-time of the years 1 to 9999") from None
 

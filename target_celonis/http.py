@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -283,10 +284,10 @@ class Http:
         with self._lock:
             said = str(request) in self._said
             self._said.add(str(request))
-        logger.log(logging.DEBUG if said else logging.WARNING, "%s: %s.", request, what)
+        logger.log(logging.DEBUG if said else logging.WARNING, "%s: %s.", str(request), what)
 
     def _unreachable(self, error: requests.RequestException) -> RemoteError:
-        if isinstance(error, requests.exceptions.SSLError):
+        if _certificate_is_refused(error):
             return RemoteError(
                 "TC-REMOTE-01",
                 f"The certificate of {self.base_url} cannot be verified.",
@@ -316,8 +317,8 @@ class _Request:
     params: Mapping[str, str] | None = None
     json: Any = None
     file: FilePart | None = None
-    form: Mapping[str, str] | None = None
-    basic: tuple[str, str] | None = None
+    form: Mapping[str, str] | None = field(default=None, repr=False)  # may hold a secret
+    basic: tuple[str, str] | None = field(default=None, repr=False)
     retry_rate_limit: bool = True
     repeatable: bool = False
 
@@ -415,17 +416,27 @@ def told_pause_seconds(headers: Mapping[str, str]) -> float | None:
 
 def _never_sent(error: requests.RequestException) -> bool:
     """Return whether the connection was never made."""
-    never = (
-        requests.exceptions.ConnectTimeout
-        | requests.exceptions.SSLError
-        | requests.exceptions.ProxyError
-    )
-    if isinstance(error, never):
+    never = requests.exceptions.ConnectTimeout | requests.exceptions.ProxyError
+    if isinstance(error, never) or _certificate_is_refused(error):
         return True
     reason = error.args[0] if error.args else None
     if isinstance(reason, urllib3.exceptions.MaxRetryError):
         reason = reason.reason
     return isinstance(reason, urllib3.exceptions.NewConnectionError)
+
+
+def _certificate_is_refused(error: BaseException | None) -> bool:
+    """Return whether we broke off the handshake; other TLS faults may come at any later time."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        inner = error.args[0] if error.args else None
+        reason = getattr(inner, "reason", None)
+        causes = (error.__cause__, error.__context__, reason, inner)
+        error = next((each for each in causes if isinstance(each, BaseException)), None)
+    return False
 
 
 def _unknown(request: _Request) -> OutcomeUnknownError:

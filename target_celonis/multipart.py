@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 from typing import TYPE_CHECKING, BinaryIO
 
 from target_celonis.clock import Clock, StoppedError
@@ -28,7 +29,7 @@ class FilePart:
     """
 
     def __init__(self, path: Path, name: str = "file") -> None:
-        boundary = "target-celonis-chunk-boundary-7d1f0c55a2"
+        boundary = secrets.token_hex(16)  # no content can hold it by chance or by design
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._path = path
         self._head = (

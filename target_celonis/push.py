@@ -157,13 +157,17 @@ class DataPush:
     def look(self) -> Listing:
         """Read which tables there are."""
         tables = self._celonis.tables()
-        if tables is None and not self._unlisted_said:
+        if tables is None:
+            self._say_unlisted()
+        return Listing(None if tables is None else tuple(tables))
+
+    def _say_unlisted(self) -> None:
+        if not self._unlisted_said:
             self._unlisted_said = True
             logger.warning(
                 "The key may not list the pool's tables: column lengths are not verified before "
                 "the push."
             )
-        return Listing(None if tables is None else tuple(tables))
 
     def open(self, task: PushTask, listing: Listing) -> OpenJob:
         """Merge the chunks, compare with the pool's table and create the job.
@@ -202,7 +206,9 @@ class DataPush:
             if present is not None:
                 listed = self._celonis.columns(present.name)
                 verified = listed is not None
-                if listed is not None:
+                if listed is None:
+                    self._say_unlisted()
+                else:
                     adds_columns = _check_table(plan, longest, listed)
                     lengths |= {c.name: c.length for c in _same_names(plan, listed) if c.length}
             elif self._config.create_missing_table == "replace":
@@ -295,7 +301,7 @@ class DataPush:
             if answer.status == HTTPStatus.CONFLICT:
                 if self._celonis.get_job(job.id).status != JobStatus.NEW:
                     return
-                pause = next(pauses) * random.uniform(0.8, 1.2)  # noqa: S311  # only spreads  # only spreads
+                pause = next(pauses) * random.uniform(0.8, 1.2)  # noqa: S311  # only spreads
                 reason = "another push job of the team is running (409)"
             elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
                 rate_limited += 1

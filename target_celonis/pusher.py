@@ -108,7 +108,7 @@ class Pusher:
                     self._route.abort(job)
                     raise StoppedError  # one way out for all that was staged
                 self._progress.receipts.put(self._route.commit(job))
-        except BaseException as error:  # noqa: BLE001  # handed to the thread that owns us  # handed to the thread that owns us
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that owns us
             self._stopping = True
             for future in staged:
                 if future.exception() is None:

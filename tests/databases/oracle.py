@@ -193,38 +193,52 @@ class Printed:
                     found = json.loads(message["schema"])["properties"]
                     self.columns = {name: Column.of(name, about) for name, about in found.items()}
         assert self.columns, f"no SCHEMA of {stream}"
+        self._columns = list(self.columns.values())
+        self._numbers = {name: number for number, name in enumerate(self.columns)}
 
     def _lines(self) -> Iterator[str]:
         with self._path.open(encoding="utf-8", newline="\n") as lines:
             yield from lines
 
+    def _row(self, line: str) -> tuple[Value, ...]:
+        row: list[Value] = [None] * len(self.columns)
+        for name, value, text in members(line, len(self._record)):
+            number = self._numbers[name]
+            row[number] = self._columns[number].value(value, text)
+        return tuple(row)
+
     def rows(self) -> Iterator[tuple[Value, ...]]:
         """Return a row for every record, in the tap's order."""
-        numbers = {name: number for number, name in enumerate(self.columns)}
-        columns = list(self.columns.values())
-        for line in self._lines():
-            if line.startswith(self._record):
-                row: list[Value] = [None] * len(columns)
-                for name, value, text in members(line, len(self._record)):
-                    row[numbers[name]] = columns[numbers[name]].value(value, text)
-                yield tuple(row)
+        return (self._row(line) for line in self._lines() if line.startswith(self._record))
+
+    def rows_in_order(self) -> Iterator[tuple[Value, ...]]:
+        """Return the same by ascending keys; only these and the lines' places are held."""
+        (key,) = self.keys
+        with self._path.open("rb") as lines:
+            places, begin = [], 0
+            for line in lines:
+                if line.startswith(self._record.encode()):
+                    values = members(line.decode(), len(self._record))
+                    places.append(next((value, begin) for name, value, _ in values if name == key))
+                begin += len(line)
+            for _, place in sorted(places):
+                lines.seek(place)
+                yield self._row(lines.readline().decode())
 
     def rows_by_key(self) -> dict[Value, tuple[Value, ...]]:
         """Return the last row of every key."""
         (key,) = self.keys
-        number = list(self.columns).index(key)
-        return {row[number]: row for row in self.rows()}
+        return {row[self._numbers[key]]: row for row in self.rows()}
 
     def types(self, rows: Iterable[tuple[Value, ...]]) -> dict[str, str]:
         """Return the columns with their types, as a first load of some rows makes them."""
-        columns = list(self.columns.values())
-        longest = [0] * len(columns)
+        longest = [0] * len(self._columns)
         for row in rows:
             for number, value in enumerate(row):
                 if isinstance(value, str):
                     longest[number] = max(longest[number], len(value))
         types = {}
-        for column, length in zip(columns, longest, strict=True):
+        for column, length in zip(self._columns, longest, strict=True):
             needed = max(2 * length, column.least_length)
             size = next((size for size in _LENGTHS if size >= needed), _LENGTHS[-1])
             types[column.name] = f"STRING({size})" if column.type == "STRING" else column.type

@@ -29,8 +29,6 @@ SETTINGS = {
     "unix_socket_directories": "",
     # Neither UTC nor a zone of whole hours all the time: Berlin's was +00:53:28 until 1893.
     "timezone": "Europe/Berlin",
-    # A table's rows come in the order in which they were written.
-    "synchronize_seqscans": "off",
     # Nothing has to survive a crash of the machine.
     "fsync": "off",
     "synchronous_commit": "off",
@@ -49,8 +47,8 @@ class SqlError(Exception):
 def server_programs() -> Path | None:
     """Return the directory of the newest server's programs; Debian keeps them out of PATH."""
     found = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
-    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
-    found += [path.parent for path in sorted(versions, key=lambda p: p.stat().st_mtime)[::-1]]
+    versions = [p.parent for p in Path("/usr/lib/postgresql").glob("[0-9]*/bin/initdb")]
+    found += sorted(versions, key=lambda path: float(path.parent.name), reverse=True)
     needed = ("initdb", "postgres", "psql")
     return next((d for d in found if all((d / name).exists() for name in needed)), None)
 

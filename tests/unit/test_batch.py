@@ -125,7 +125,7 @@ def test_booleans(values: list[bool | None]) -> None:
 
 @given(st.lists(st.none() | st.text(), min_size=1), st.booleans())
 @example(values=["\0", "\u2028", "😀", "\ufeff", '"\\', "null", "", "é" * 300], escaped=True)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_unicode_stays_as_it_is(values: list[str | None], escaped: bool) -> None:
     texts = [json.dumps(value, ensure_ascii=escaped) for value in values]
     assert column("text", *texts) == (values, {})
@@ -199,7 +199,7 @@ def a_date_time(draw: st.DrawFn) -> tuple[str, dt.datetime]:
 
 
 @given(st.lists(a_date_time(), min_size=1, max_size=8))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_date_times_in_any_spelling(spelled: list[tuple[str, dt.datetime]]) -> None:
     got, counts = column("date-time", *(json.dumps(text) for text, _ in spelled))
     assert got == [moment for _, moment in spelled]
@@ -269,7 +269,7 @@ def test_years_before_1400_are_loaded_and_counted(kind: str, year: int) -> None:
 
 
 @given(st.lists(st.none() | st.dates(), min_size=1))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_dates(values: list[dt.date | None]) -> None:
     got, counts = column("date", *(json.dumps(value and value.isoformat()) for value in values))
     assert got == values
@@ -278,7 +278,7 @@ def test_dates(values: list[dt.date | None]) -> None:
 
 
 @given(st.lists(a_date_time(), min_size=1, max_size=5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_of_a_date_time_the_date_is_kept_as_written(
     spelled: list[tuple[str, dt.datetime]],
 ) -> None:
@@ -512,7 +512,7 @@ def rule_for_number(text: str) -> tuple[float | None, str | None]:
 
 
 @given(st.lists(numbers_in_texts, min_size=1, max_size=12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_mixtures_of_numbers_follow_the_rules(texts: list[str]) -> None:
     expected = [rule_for_number(text) for text in texts]
     got, counts = column("number", *texts)
@@ -544,7 +544,7 @@ def rule_for_integer(text: str) -> tuple[int | None, str | None]:
         max_size=12,
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_mixtures_of_whole_numbers_follow_the_rules(texts: list[str]) -> None:
     expected = [rule_for_integer(text) for text in texts]
     got, counts = column("integer", *texts)

@@ -36,7 +36,7 @@ class Model:
 
 
 @given(operations)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_what_is_released_is_the_newest_safe_state(steps: list[tuple[str, int]]) -> None:
     ledger, model = StateLedger(), Model()
     gathering: dict[int, int] = {}  # stream -> its first record that no push holds
@@ -68,7 +68,7 @@ def test_what_is_released_is_the_newest_safe_state(steps: list[tuple[str, int]])
 
 
 @given(operations)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_states_kept_are_bounded_by_what_is_pending(steps: list[tuple[str, int]]) -> None:
     ledger = StateLedger()
     pending: set[int] = set()

@@ -345,16 +345,16 @@ def test_a_state_in_the_middle_of_a_push_waits_for_it(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         run.schema("orders", "id")
         run.record("orders", 1)
-        run.state()
+        middle = run.state()
         run.record("orders", 2)
-        last = run.state()
         run.celonis.gate.clear()
         run.clock.seconds += 1_800
+        run.loader.tick()
         run.loader.tick()
         assert run.states == []
         run.celonis.gate.set()
         run.settle()
-        assert run.states == [last]
+        assert run.states == [middle]
 
 
 def test_records_read_during_a_push_hold_back_later_states_only(tmp_path: Path) -> None:
@@ -708,6 +708,21 @@ def test_a_failed_checkpoint_ends_the_reading(tmp_path: Path) -> None:
         run.loader.settle_after_failure()
         assert run.counts("orders") == (2, 0, 0, 2)
         assert run.states == []
+
+
+def test_the_first_failure_is_the_one_that_is_told(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.celonis.gate.clear()
+        run.celonis.faults["commit", "orders"] = RemoteError("TC-REMOTE-04", "It ended as ERROR.")
+        for keys in (["id"], ["a"], ["id", "a"]):  # each change of the key is a push
+            run.schema("orders", *keys, a="string")
+            run.record("orders", 1, a="x")
+        run.celonis.gate.set()
+        with pytest.raises(RemoteError, match="TC-REMOTE-04"):
+            run.loader.finish()
+        run.loader.settle_after_failure()
+        assert run.celonis.verbs("commit") == ["orders"]
+        assert run.counts("orders") == (3, 0, 0, 3)
 
 
 def test_bad_input_lets_what_was_executed_end_and_its_state_go_out(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ KEYS: dict[str, tuple[dict[str, Kind], st.SearchStrategy[tuple[Any, ...]]]] = {
 
 @pytest.mark.parametrize("name", KEYS)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_of_each_key_the_last_row_stays(name: str, data: st.DataObject) -> None:
     kinds, keys = KEYS[name]
     plan = plan_of({**kinds, "n": Kind.INTEGER}, *kinds)
@@ -148,7 +148,7 @@ def test_of_each_key_the_last_row_stays(name: str, data: st.DataObject) -> None:
 
 @given(st.lists(st.sampled_from(border), max_size=40), st.integers(1, 7))
 @example(border * 2, 1)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_extreme_whole_numbers_over_many_partitions(keys: list[int], partition_rows: int) -> None:
     plan = plan_of({"a": Kind.INTEGER, "n": Kind.INTEGER}, "a")
     rows = [{"a": key, "n": n} for n, key in enumerate(keys)]

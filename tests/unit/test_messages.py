@@ -292,7 +292,7 @@ def expected(events: list[Any]) -> list[Any]:
 
 
 @given(st.lists(an_event, max_size=30), st.lists(st.integers(1, 300), min_size=1, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_interleaving_keeps_its_order(events: list[Any], sizes: list[int]) -> None:
     messages = read(Pieces(b"".join(map(encoded, events)), *sizes))
     # Between two other messages nothing is lost, added or carried over.
@@ -355,7 +355,7 @@ def test_a_state_is_handed_on_byte_by_byte(value: str) -> None:
     ).filter(lambda value: "Infinity" not in json.dumps(value)),
     st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_state_is_handed_on_byte_by_byte(value: dict[str, Any], escaped: bool) -> None:
     text = json.dumps(value, ensure_ascii=escaped)
     (message,) = read(b'{"type":"STATE","value":' + text.encode() + b"}\n")

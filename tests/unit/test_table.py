@@ -371,7 +371,7 @@ def test_long_names_that_differ_behind_the_cut_stay_apart() -> None:
 
 
 @given(any_name | st.text(min_size=100, max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_every_name_becomes_legal(name: str) -> None:
     legal = legal_name(name)
     assert 0 < len(legal.encode()) <= 128
@@ -410,7 +410,7 @@ def test_a_legal_name_that_nobody_shares_is_kept() -> None:
 
 
 @given(st.lists(st.one_of(likely_to_collide, any_name), unique=True), st.randoms())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_column_names_are_unique_legal_and_free_of_order(names: list[str], random: Any) -> None:
     given_names = column_names(names)
     assert set(given_names) == set(names)
@@ -462,7 +462,7 @@ def holds(wide: Kind, narrow: Kind) -> bool:
 
 
 @given(a_plan, a_plan)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_widened_plan_holds_both(old: TablePlan, new: TablePlan) -> None:
     wide = widen(old, new)
     by_property = {column.property_name: column for column in wide.columns}
@@ -540,7 +540,7 @@ def test_declared_lengths(longest: int, max_length: int | None, length: int) -> 
 
 
 @given(st.integers(0, 16250), st.none() | st.integers(1, 16250))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_declared_length_never_cuts(longest: int, max_length: int | None) -> None:
     length = declared_length(longest, max_length)
     assert length in (255, 1000, 4000, 16250)
