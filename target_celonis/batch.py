@@ -43,6 +43,8 @@ RULES: dict[str, str] = {
     "boolean_as_number": "False and true in a column of numbers are 0 and 1.",
     "value_as_text": "A number, boolean, object or array in a text column is its JSON text.",
     "date_time_as_date": "Of a date-time in a date column, the date is kept.",
+    "kept_within_years_1_to_9999": "A date-time whose zone takes it out of the years 1 to 9999 in "
+    "UTC becomes the first or last moment of these.",
     "outside_data_model_years": "A date before the year 1400 is loaded; data models show null.",
     "surrogate_replaced": "Half of a surrogate pair, which is no character, is U+FFFD.",
     "unknown_property": "The record has a property that the SCHEMA lacks; it is not loaded.",
@@ -384,7 +386,7 @@ _FIRST_MICROSECOND, _LAST_MICROSECOND = (
 )
 _DATETIME = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?))?"
-    r"\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?(?:\+00:00|Z)?"
+    r"\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\+00:00|Z)?"
 )
 
 
@@ -404,9 +406,15 @@ def _datetime(raw: bytes, index: int, note: _Note) -> dt.datetime | None:
     zone = "+00:00" if zone is None or zone[0] not in "+-" else zone
     time += ":00:00"[len(time) - len("12") :]
     try:
-        return dt.datetime.fromisoformat(f"{day}T{time}{fraction}{zone}").astimezone(dt.UTC)
-    except (ValueError, OverflowError):
+        local = dt.datetime.fromisoformat(f"{day}T{time}{fraction}{zone}")
+    except ValueError:
         raise _MisfitError(index, "is not a date-time of the years 1 to 9999") from None
+    try:
+        return local.astimezone(dt.UTC)
+    except OverflowError:  # as of 9999-12-31T23:59:59-05:00, the end of time in New York
+        note("kept_within_years_1_to_9999")
+        ends = dt.datetime.max if local.year > 1 else dt.datetime.min  # noqa: DTZ901  # given below
+        return ends.replace(tzinfo=dt.UTC)
 
 
 _DATE_FIRST_ENGINE_YEAR = pa.scalar(dt.date(limits.ENGINE_FIRST_YEAR, 1, 1), pa.date32())

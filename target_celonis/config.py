@@ -378,6 +378,14 @@ def _checked(setting: Setting, value: Any) -> Any:  # a setting is of any kind
         right_kind = False
     if not right_kind:
         raise SettingsError("TC-SETTINGS-03", f"The setting `{setting.name}` must be {wanted}.")
+    if setting.secret:
+        value = value.strip()  # pasted with a line end behind it
+        if not (value.isascii() and value.isprintable()):
+            raise SettingsError(
+                "TC-SETTINGS-03",
+                f"The setting `{setting.name}` holds characters that cannot be part of it.",
+                "Copy it again, from its first to its last character.",
+            )
     if setting.options and value not in setting.options:
         choices = ", ".join(f"`{option}`" for option in setting.options)
         raise SettingsError(

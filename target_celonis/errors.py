@@ -59,6 +59,7 @@ CATALOGUE: dict[str, str] = {
     "TC-REMOTE-06": "The proxy refuses, or cannot be reached.",
     "TC-LIMIT-01": "A push job did not end before the deadline.",
     "TC-LIMIT-02": "The spool directory cannot be written.",
+    "TC-LIMIT-03": "The standard output is closed, so that a state cannot be written.",
     "TC-INTERNAL-01": "The counts of the run do not add up.",
     "TC-INTERNAL-02": "An unexpected fault of this program.",
     "TC-SIGNAL-01": "The run was ended by a signal.",

@@ -30,6 +30,7 @@ from target_celonis.embedded import EmbeddedCelonis
 from target_celonis.errors import (
     InputError,
     InternalError,
+    LimitError,
     SettingsError,
     SignalError,
     TargetCelonisError,
@@ -259,11 +260,20 @@ class _Run:
 def _print_state(state: bytes) -> None:
     """Put a state on stdout, byte by byte as the tap wrote it."""
     binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:  # a test's text file
-        sys.stdout.write(state.decode() + "\n")
-    else:
-        binary.write(state + b"\n")
-    sys.stdout.flush()
+    try:
+        if binary is None:  # a test's text file
+            sys.stdout.write(state.decode() + "\n")
+        else:
+            binary.write(state + b"\n")
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):  # or Python would try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise LimitError(
+            "TC-LIMIT-03",
+            "A state could not be written to standard output, which is closed.",
+            "The rows before it are loaded; run again with the last state that was written.",
+        ) from None
 
 
 def _print_table(loader: Loader) -> None:
@@ -336,6 +346,8 @@ class TargetCelonis(Target):
     config_jsonschema: ClassVar[dict[str, Any]] = json_schema()
     capabilities: ClassVar[list[Any]] = [
         PluginCapabilities.ABOUT,
+        PluginCapabilities.STREAM_MAPS,
+        PluginCapabilities.FLATTENING,
         PluginCapabilities.STRUCTURED_LOGGING,
     ]
     default_sink_class = Sink

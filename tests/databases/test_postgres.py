@@ -138,7 +138,6 @@ def test_log_based(source: Source, loading: Loading) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="an offset with seconds is refused (TC-INPUT-08)")
 def test_local_mean_time(source: Source, loading: Loading) -> None:
     """Of times before zones had whole hours the tap prints offsets with seconds."""
     source.run_file("orders.sql")

@@ -198,8 +198,14 @@ def test_chunks_are_kept_where_spool_dir_is_set(dry: DryTarget, tmp_path: Path) 
     (_, stamp) = orders["at"].cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
     assert stamp == 1_709_202_896_789_012
     assert sorted(pq.read_table(chunks["log"][0])["id"].to_pylist()) == [0, 1, 2]
-    for path in (*spool.iterdir(), *(p for paths in chunks.values() for p in paths)):
-        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_kept_chunks_are_for_their_owner_alone(dry: DryTarget, tmp_path: Path) -> None:
+    spool = tmp_path / "kept"
+    dry.plan(schema("a"), *rows("a", range(3)), spool_dir=str(spool))
+    paths = [spool, *spool.rglob("*")]
+    assert len(paths) == 4
+    assert {path: path.stat().st_mode & 0o077 for path in paths} == dict.fromkeys(paths, 0)
 
 
 def test_runs_do_not_mix(dry: DryTarget, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-RUNNING_SECONDS = 1.5
+RUNNING_SECONDS = 2.0
 _running_numbers = iter(range(1000))
 
 
@@ -91,8 +91,8 @@ def test_a_signal_while_a_job_runs(
     stream = f"{stream}_{next(_running_numbers)}"
     target = make_target(**slow_celonis.settings)
     names = [f"{stream}_{n}" for n in range(4)]
-    running = target.start(checkpoint_interval_minutes=0.0001, signal_grace_seconds=grace)
-    # All in one write: one checkpoint holds them all.
+    # All is read long before the first checkpoint is due, so that it holds all of it.
+    running = target.start(checkpoint_interval_minutes=0.02, signal_grace_seconds=grace)
     running.write(
         *[schema(name) for name in names],
         *rows(names[0], [1]),

@@ -229,8 +229,6 @@ def test_spellings_of_date_times(text: str, moment: dt.datetime) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "9999-12-31T23:59:59-01:00",
-        "0001-01-01T00:00:00+01:00",
         "0000-01-01T00:00:00Z",
         "10000-01-01T00:00:00Z",
         "2024-13-01T00:00:00Z",
@@ -251,6 +249,25 @@ def test_what_is_no_date_time_ends_the_run(text: str) -> None:
     with pytest.raises(InputError, match="TC-INPUT-08") as caught:
         column("date-time", json.dumps(text))
     assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("9999-12-31T23:59:59-05:00", utc(9999, 12, 31, 23, 59, 59, 999_999)),
+        ("0001-01-01T00:00:00+01:00", utc(1, 1, 1)),
+    ],
+)
+def test_a_zone_takes_no_date_time_out_of_the_calendar(text: str, moment: dt.datetime) -> None:
+    """The end of time in New York is a common sentinel, and no reason to end a load."""
+    values, counts = column("date-time", json.dumps(text), '"2024-05-31T00:00:00Z"')
+    assert values == [moment, utc(2024, 5, 31)]
+    assert counts["kept_within_years_1_to_9999"] == 1
+
+
+@pytest.mark.parametrize("text", ["1890-01-01T00:53:28+00:53:28", "1890-01-01 00:53:28.0+005328"])
+def test_local_mean_time_has_offsets_with_seconds(text: str) -> None:
+    assert column("date-time", json.dumps(text)) == ([utc(1890, 1, 1)], {})
 
 
 @pytest.mark.parametrize("year", [1, 1399])
