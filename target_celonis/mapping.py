@@ -64,7 +64,7 @@ class StreamMapper:
         self._add_metadata = config.add_record_metadata
         self._mapper: PluginMapper | None = None
         if config.mapping:
-            with _as_settings_error("The setting `stream_maps`"):
+            with _as_settings_error("The setting `stream_maps`", quote=True):
                 self._mapper = PluginMapper(
                     plugin_config=json.loads(json.dumps(dict(config.mapping))),
                     logger=logging.getLogger("target-celonis"),
@@ -79,7 +79,7 @@ class StreamMapper:
         found = [message]
         properties = message.schema.get("properties")
         if self._mapper is not None and isinstance(properties, dict):
-            with _as_settings_error(f"The stream map of stream `{message.stream}`"):
+            with _as_settings_error(f"The stream map of stream `{message.stream}`", quote=True):
                 self._mapper.register_raw_stream_schema(
                     message.stream, message.schema, list(message.key_properties)
                 )
@@ -172,10 +172,12 @@ class _as_settings_error:  # noqa: N801  # a context manager
 
     Args:
         subject: What failed.
+        quote: Whether the SDK's own text is given, which speaks of the configuration only.
     """
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, *, quote: bool = False) -> None:
         self._subject = subject
+        self._quote = quote
 
     def __enter__(self) -> None:
         """Begin."""
@@ -186,6 +188,8 @@ class _as_settings_error:  # noqa: N801  # a context manager
             reason = type(error).__name__
             if isinstance(error, MappingError) and error.__cause__ is not None:
                 reason = type(error.__cause__).__name__
+            if self._quote and str(error):
+                reason = str(error).rstrip(".")
             raise SettingsError(
                 "TC-SETTINGS-08",
                 f"{self._subject} failed ({reason}).",
