@@ -217,7 +217,9 @@ class ChunkWriter:
 
     def _write(self, table: Any) -> None:  # pyarrow ships no types
         footer = _FOOTER_BYTES_PER_COLUMN * len(self.plan.columns) * (self._row_groups + 2)
-        at_most = table.nbytes + table.num_rows * self._extra_bytes_per_row + footer
+        # What cannot be compressed grows a little by the attempt.
+        data = table.nbytes + table.nbytes // 50
+        at_most = data + table.num_rows * self._extra_bytes_per_row + footer
         if self._parquet is not None and self._sink.tell() + at_most > self._limit:
             self._close_chunk()
         if self._parquet is None:
@@ -247,6 +249,7 @@ class ChunkWriter:
             coerce_timestamps="ms" if millis else None,
             allow_truncated_timestamps=True,
             store_schema=False,
+            write_statistics=False,  # nobody reads them, and long texts would swell the footer
         )
 
     def _close_chunk(self) -> None:

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -68,6 +69,8 @@ class Nursery:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         self._process.stdin.flush()
+        answered, _, _ = select.select([self._process.stdout], [], [], PATIENCE_SECONDS)
+        assert answered, "the nursery does not answer"
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
