@@ -108,7 +108,7 @@ test test-all: check-python
 	$(call step,ruff check)
 	$(call step,mypy)
 	$(call step,lint-imports)
-	$(call step,pytest $(PYTEST_ARGUMENTS))
+	$(call step,pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGUMENTS))
 
 .PHONY: format
 format: $(TEST_STAMP)

@@ -14,6 +14,7 @@ import ipaddress
 import itertools
 import json
 import re
+import ssl
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -241,7 +242,7 @@ def parse(
         auth_method=method,
         api_key=Secret(given["api_key"]) if given["api_key"] else None,
         oauth=_oauth_client(given) if method == "oauth" else None,
-        ca_bundle=_ca_bundle(given["ca_bundle"]),
+        ca_bundle=_ca_bundle(given["ca_bundle"], environment),
         proxy=Secret(given["proxy"]) if given["proxy"] else None,
         data_push_prefix=_prefix(given["data_push_prefix"]),
         load_method=LoadMethod(given["load_method"]),
@@ -291,19 +292,29 @@ def _oauth_client(given: Mapping[str, Any]) -> OAuthClient | None:
     )
 
 
-def _ca_bundle(text: str | None) -> Path | None:
-    if not text:
-        return None
-    path = Path(text)
-    if not path.exists():
-        raise SettingsError(
-            "TC-SETTINGS-03",
-            f"The setting `ca_bundle` names {text}, which does not exist.",
-            "Give the path of a file with certificates in PEM form.",
-        )
-    return path
+def _ca_bundle(text: str | None, environment: Mapping[str, str]) -> Path | None:
+    """Return the certificates to trust: of the setting, or of the usual variables."""
+    named = {"the setting `ca_bundle`": text}
+    named |= {f"the variable {name}": environment.get(name) for name in _CA_BUNDLE_VARIABLES}
+    for source, path in named.items():
+        if not path:
+            continue
+        try:
+            is_directory = Path(path).is_dir()
+            ssl.create_default_context(
+                cafile=None if is_directory else path, capath=path if is_directory else None
+            )
+        except OSError:  # an SSLError is one
+            raise SettingsError(
+                "TC-SETTINGS-03",
+                f"{source[0].upper()}{source[1:]} names {path}, which holds no certificates.",
+                "Give the path of a file with certificates in PEM form.",
+            ) from None
+        return Path(path)
+    return None
 
 
+_CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _MAPPING_NAMES = (
     "stream_maps",
     "stream_map_config",

@@ -90,7 +90,8 @@ class DryRun:
         number = job.chunks.index(chunk) + 1
         directory = self._keep / job.task.plan.table
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in (self._keep, directory):
+                path.mkdir(mode=0o700, exist_ok=True)
             shutil.move(chunk.path, directory / f"{job.id}-{number:04d}.parquet")
         except OSError as error:
             raise unwritable(self._keep, error) from None

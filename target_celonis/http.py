@@ -11,7 +11,6 @@ which paths there are, or what a body means.
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 import threading
 from dataclasses import dataclass, field, replace
@@ -222,6 +221,8 @@ class Http:
                 if retry is None:
                     raise self._unreachable(error) from None
             else:
+                if answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                    raise _proxy_refuses()
                 if answer.status == HTTPStatus.UNAUTHORIZED and not renewed:
                     renewed = True  # a 401 was refused before anything was done
                     if self._signature is not None and self._signature.renew():
@@ -246,7 +247,7 @@ class Http:
                 params=request.params,
                 data=body or request.form,
                 auth=self._signature_of(request),
-                verify=self._verify_of(),
+                verify=self._verify,
                 json=request.json,
                 headers=headers,
                 timeout=(limits.CONNECT_TIMEOUT_SECONDS, limits.READ_TIMEOUT_SECONDS),
@@ -272,13 +273,6 @@ class Http:
             return self._signature
         return request.basic or _unsigned
 
-    def _verify_of(self) -> str | bool:
-        """Return what certificates are checked with; the environment may name a bundle."""
-        if self._verify is True and self._session.trust_env:
-            named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-            return named or True
-        return self._verify
-
     def _say(self, request: _Request, what: str) -> None:
         """Log a wait: for one path as a warning once, then for the curious."""
         with self._lock:
@@ -295,12 +289,7 @@ class Http:
                 "`ca_bundle`.",
             )
         if isinstance(error, requests.exceptions.ProxyError):
-            return RemoteError(
-                "TC-REMOTE-06",
-                "The proxy refuses the connection, or cannot be reached.",
-                "Check `proxy` or the variable HTTPS_PROXY, with user and password if it asks for "
-                "them.",
-            )
+            return _proxy_refuses()
         return RemoteError(
             "TC-REMOTE-01",
             f"Nothing answers at {self.base_url} after {limits.RETRY_TRIES} tries.",
@@ -423,6 +412,14 @@ def _never_sent(error: requests.RequestException) -> bool:
     if isinstance(reason, urllib3.exceptions.MaxRetryError):
         reason = reason.reason
     return isinstance(reason, urllib3.exceptions.NewConnectionError)
+
+
+def _proxy_refuses() -> RemoteError:
+    return RemoteError(
+        "TC-REMOTE-06",
+        "The proxy refuses the connection, or cannot be reached.",
+        "Check `proxy` or the variable HTTPS_PROXY, with user and password if it asks for them.",
+    )
 
 
 def _certificate_is_refused(error: BaseException | None) -> bool:

@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from target_celonis.config import LoadMethod, Secret, is_loopback, parse, read_files
@@ -42,7 +43,7 @@ EVERY_SETTING: dict[str, tuple[Any, Any, str, Any]] = {
     "oauth_client_secret": ("a", "a", "b", "b"),
     "oauth_scope": ("a", "a", "b c", "b c"),
     "oauth_client_auth": ("basic", "basic", "post", "post"),
-    "ca_bundle": (__file__, Path(__file__), "/", Path("/")),
+    "ca_bundle": (certifi.where(), Path(certifi.where()), "/", Path("/")),
     "proxy": ("http://a:1", "http://a:1", "http://b:2", "http://b:2"),
     "data_push_prefix": ("/a", "/a", "b/", "/b"),
     "load_method": ("overwrite", LoadMethod.OVERWRITE, "append-only", LoadMethod.APPEND_ONLY),
