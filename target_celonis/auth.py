@@ -12,6 +12,7 @@ OAuth as documented by Celonis ("Registering your OAuth client"): client credent
 from __future__ import annotations
 
 import threading
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ import requests
 import requests.auth
 
 from target_celonis.errors import AccessError, RemoteError
+from target_celonis.http import expect
 
 if TYPE_CHECKING:
     from target_celonis.clock import Clock
@@ -33,6 +35,7 @@ TOKEN_PATH = "/oauth2/token"  # noqa: S105  # a path
 PUSH_SCOPES = frozenset({"integration.data-pools", "integration.data-pools:data_push"})
 """Either lets a client push."""
 
+_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _RENEWED_AT = 0.8
 _DEFAULT_LIFE_SECONDS = 899.0
 
@@ -119,8 +122,9 @@ class OAuth(requests.auth.AuthBase):
             form["client_id"] = self._client.client_id
             form["client_secret"] = self._client.secret.reveal()
         answer = self._http.post_form(TOKEN_PATH, form, basic)
-        if not answer.ok:
+        if answer.status in _REFUSALS:
             raise _no_token(answer, self._client)
+        expect(answer, "give a token")
         content = answer.json()
         token = content.get("access_token") if isinstance(content, dict) else None
         if not isinstance(token, str) or not token:

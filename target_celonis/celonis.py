@@ -192,10 +192,6 @@ class Celonis:
         entries = _list_of_objects(expect(answer, f"list the columns of table `{table}`"))
         return [_listed_column(entry) for entry in entries]
 
-    def get_pool(self) -> Answer:
-        """Ask for the data pool."""
-        return self._http.get(self._pool)
-
     def get_connection(self, connection_id: str) -> Answer:
         """Ask for a data connection."""
         return self._http.get(f"{self._pool}/data-sources/{quote(connection_id, safe='')}")

@@ -1,11 +1,10 @@
 """Requests to Celonis that end in one of three ways: done, refused, or not known.
 
-Hides the session, connection pooling, retries and their waits, the shapes of error bodies, and how
-a file becomes a multipart body without being read into memory. Guarantees: GET and DELETE are
-repeated, a POST only after 429 or when the connection was never made; a body is rewound first; a
-POST whose answer was lost raises ``OutcomeUnknownError``; redirects are not followed, so that the
-key reaches no other host; cookies are not kept; what is waited for is logged once. Must not know:
-which paths there are, or what a body means.
+Hides the session, connection pooling, retries and their waits, and the shapes of error bodies.
+Guarantees: GET and DELETE are repeated, a POST only after 429 or when the connection was never
+made; a body is rewound first; a POST whose answer was lost raises ``OutcomeUnknownError``;
+redirects are not followed, so that the key reaches no other host; cookies are not kept; what is
+waited for is logged once. Must not know: which paths there are, or what a body means.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -30,6 +29,7 @@ from target_celonis import limits
 from target_celonis.clock import Clock, StoppedError
 from target_celonis.config import is_loopback
 from target_celonis.errors import AccessError, OutcomeUnknownError, RemoteError
+from target_celonis.patience import PatientAdapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("target-celonis")
 
 _SECONDS_OF_HOUR = 3600.0
-_GATEWAY = frozenset(
-    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
-)
-"""Answers that may come from something before Celonis: a POST may have been carried out."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +50,11 @@ class Answer:
     Attributes:
         status: HTTP status.
         body: At most ``limits.ANSWER_LIMIT_BYTES`` of it.
-        waited_seconds: Time spent waiting between tries.
         told_pause_seconds: The pause that a 429 asks for, if it names one.
     """
 
     status: int
     body: bytes
-    waited_seconds: float = 0.0
     told_pause_seconds: float | None = None
 
     @property
@@ -153,7 +147,7 @@ class Http:
             self._session.trust_env = False  # no proxy stands between this machine and itself
         self._verify = True if ca_bundle is None else str(ca_bundle)
         self._signature: Signature | None = None
-        adapter = requests.adapters.HTTPAdapter(pool_connections=2, pool_maxsize=parallel + 4)
+        adapter = PatientAdapter(pool_connections=2, pool_maxsize=parallel + 4)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
         self._said: set[str] = set()
@@ -211,8 +205,7 @@ class Http:
     def _send(self, request: _Request) -> Answer:
         """Send until there is an answer to return."""
         attempts = _Attempts(request, self._clock)
-        waited = 0.0
-        renewed = request.form is not None or self._signature is None
+        renewed = request.form is not None
         while True:
             try:
                 answer = self._once(request)
@@ -223,18 +216,27 @@ class Http:
             else:
                 if answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
                     raise _proxy_refuses()
-                if answer.status == HTTPStatus.UNAUTHORIZED and not renewed:
-                    renewed = True  # a 401 was refused before anything was done
-                    if self._signature is not None and self._signature.renew():
-                        continue
+                if not renewed and self._renews(answer):
+                    renewed = True
+                    continue
                 retry = attempts.after_answer(answer)
                 if retry is None:
-                    return replace(answer, waited_seconds=waited)
+                    return answer
             pause, reason = retry
             self._say(request, f"{reason}, trying again in {pause:.1f} s")
-            waited += pause
-            if self._clock.wait(pause):
+            self._pause(request, pause)
+
+    def _pause(self, request: _Request, seconds: float) -> None:
+        """Wait, or give up on a request when the run is to stop; but what is to go, goes."""
+        if self._clock.wait(seconds):
+            if request.method != "DELETE":
                 raise StoppedError
+            self._clock.sleep(min(seconds, 1.0))
+
+    def _renews(self, answer: Answer) -> bool:
+        """Return whether another signature may help; a 401 came before anything was done."""
+        unauthorized = answer.status == HTTPStatus.UNAUTHORIZED
+        return unauthorized and self._signature is not None and self._signature.renew()
 
     def _once(self, request: _Request) -> Answer:
         """Send once."""
@@ -335,6 +337,7 @@ class _Attempts:
         next(self._pauses)  # the generator yields nothing of use first
         self._tries = 0
         self._rate_limited = 0
+        self._rate_limit_seconds = 0.0
 
     def _next(self, reason: str) -> tuple[float, str] | None:
         self._tries += 1
@@ -366,14 +369,22 @@ class _Attempts:
             if self._rate_limited > limits.RATE_LIMIT_TRIES:
                 return None
             pause = rate_limit_pause(answer, self._rate_limited, self._clock.now())
+            self._rate_limit_seconds += pause
+            if self._rate_limit_seconds > limits.RATE_LIMIT_LONGEST_SECONDS:
+                return None
             return pause, "too many requests (429)"
         if self._request.repeatable:
-            return self._next(f"status {status}") if status in _GATEWAY else None
+            return self._next(f"status {status}") if _is_fault(status) else None
         # A 500 that names a reference is Celonis' own answer: it looked, and said no.
         refused = status == HTTPStatus.INTERNAL_SERVER_ERROR and b'"reference"' in answer.body
-        if status in _GATEWAY or (status == HTTPStatus.INTERNAL_SERVER_ERROR and not refused):
+        if _is_fault(status) and not refused:
             raise _unknown(self._request)
         return None
+
+
+def _is_fault(status: int) -> bool:
+    """Return whether it may come from something before Celonis that did not see the end."""
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT
 
 
 def rate_limit_pause(answer: Answer, times: int, now: float) -> float:

@@ -51,6 +51,9 @@ anew (GS)."""
 RATE_LIMIT_TRIES = 20
 """Answers 429 in a row after which a request is given up."""
 
+RATE_LIMIT_LONGEST_SECONDS = 3_700.0
+"""Waits for such answers in sum: the hour after which counts begin anew, and a little."""
+
 CONNECT_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 120.0
 """No answer after this long counts as no answer."""

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from target_celonis.batch import HARMLESS_RULES, RULES, Notes, convert
+from target_celonis.batch import HARMLESS_RULES, RULES, SLICE_ROWS, Notes, convert
 from target_celonis.celonis import JobType
 from target_celonis.checkpoint import StateLedger
 from target_celonis.config import Config, LoadMethod, StreamSettings
@@ -43,6 +43,14 @@ _BUFFER_SHARE = 4
 read, sorting keys, and the libraries themselves."""
 
 
+_WAITING_BYTES = 256 << 10
+_WAITING_BYTES_PER_RECORD = 200
+"""What a record takes in memory beside its text."""
+
+_OPEN_FILES = 64
+"""Chunk files that are open at a time; the one written to the longest ago is closed first."""
+
+
 @dataclass
 class _Stream:
     """One stream over the whole run.
@@ -52,7 +60,9 @@ class _Stream:
         source: The tap's name of it.
         plan: Its table, as wide as all schemas so far.
         report: Its counts.
-        writer: Takes its records; None until the first of a checkpoint.
+        waiting: Records that are not converted yet, so that few at a time cost no more than many.
+        waiting_bytes: Their size.
+        writer: Takes converted records; None until the first of a checkpoint.
         chunks: Chunks of this checkpoint written under earlier plans.
         rows: Records of this checkpoint.
         last_line: Line of its last record.
@@ -65,6 +75,8 @@ class _Stream:
     source: str
     plan: TablePlan
     report: StreamReport
+    waiting: RecordRun | None = None
+    waiting_bytes: int = 0
     writer: ChunkWriter | None = None
     chunks: list[Chunk] = field(default_factory=list)
     rows: int = 0
@@ -73,6 +85,11 @@ class _Stream:
     version: int | None = None
     first_line: int = 0
     notes: Notes = field(default_factory=Notes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that its records take."""
+        return self.waiting_bytes + (self.writer.held_bytes if self.writer else 0)
 
     @property
     def overwrites(self) -> bool:
@@ -113,6 +130,7 @@ class Loader:
         self._tables: dict[str, str] = {}
         self._ledger = StateLedger()
         self._held_bytes = 0
+        self._open_writers: dict[int, ChunkWriter] = {}
         self._buffer_bytes = config.memory_limit_bytes // _BUFFER_SHARE
         self._checkpoint_at = clock.monotonic()
         self._progress_at = clock.monotonic()
@@ -138,6 +156,8 @@ class Loader:
         plan = plan_table(message.stream, settings.table, message.schema, keys)
         known = self._streams.get(message.stream)
         if known is not None:
+            if known.source != message.source:
+                raise _shared_table(known.source, message.source, plan.table)
             self._change_plan(known, plan)
             return
         self._claim_table(message.stream, plan.table)
@@ -156,11 +176,7 @@ class Loader:
     def _claim_table(self, stream: str, table: str) -> None:
         other = self._tables.setdefault(table.casefold(), stream)
         if other != stream:
-            raise ContractError(
-                "TC-CONTRACT-01",
-                f"The streams `{other}` and `{stream}` would both load into table `{table}`.",
-                "Give one of them another `table` under `streams`.",
-            )
+            raise _shared_table(other, stream, table)
 
     def _change_plan(self, stream: _Stream, plan: TablePlan) -> None:
         """Go on with a changed schema; rows that are held keep theirs until they are pushed."""
@@ -197,18 +213,38 @@ class Loader:
         if not stream.rows:
             stream.first_line = run.lines[0]
             self._ledger.pend(run.stream, run.lines[0])
-        writer = stream.writer or self._open_writer(stream)
         count = len(run.records)
         stream.report.read += count
         stream.rows += count
         self._read_rows += count
         stream.last_line, stream.version = run.lines[-1], run.version
-        before = writer.held_bytes
-        for batch in convert(run, stream.plan, stream.notes):
-            writer.add(batch)
-        self._held_bytes += writer.held_bytes - before
+        before = stream.held_bytes
+        stream.waiting_bytes += sum(map(len, run.records)) + _WAITING_BYTES_PER_RECORD * count
+        if stream.waiting is None:
+            stream.waiting = run
+        else:
+            stream.waiting.extend(run)
+        waiting = len(stream.waiting.records)
+        if waiting >= SLICE_ROWS or stream.waiting_bytes >= _WAITING_BYTES:
+            self._convert(stream)
+        self._held_bytes += stream.held_bytes - before
         while self._held_bytes > self._buffer_bytes:
             self._flush_largest()
+
+    def _convert(self, stream: _Stream) -> None:
+        """Convert the records that wait."""
+        run, stream.waiting, stream.waiting_bytes = stream.waiting, None, 0
+        if run is None:
+            return
+        writer = stream.writer or self._open_writer(stream)
+        for batch in convert(run, stream.plan, stream.notes):
+            writer.add(batch)
+        if writer.has_open_file:
+            self._open_writers.pop(id(writer), None)
+            self._open_writers[id(writer)] = writer
+            if len(self._open_writers) > _OPEN_FILES:
+                oldest = next(iter(self._open_writers))
+                self._open_writers.pop(oldest).close_chunk()
 
     def _open_writer(self, stream: _Stream) -> ChunkWriter:
         stream.writer = ChunkWriter(
@@ -220,11 +256,12 @@ class Loader:
         return stream.writer
 
     def _flush_largest(self) -> None:
-        """Write out the row group that takes the most memory."""
-        writers = [stream.writer for stream in self._streams.values() if stream.writer]
-        largest = max(writers, key=lambda writer: writer.held_bytes)
+        """Write out the row group of the stream that takes the most memory."""
+        largest = max(self._streams.values(), key=lambda stream: stream.held_bytes)
         self._held_bytes -= largest.held_bytes
-        largest.flush()
+        self._convert(largest)
+        if largest.writer is not None:
+            largest.writer.flush()
 
     def state(self, message: StateMessage) -> None:
         """Take a STATE."""
@@ -263,6 +300,10 @@ class Loader:
             self._checkpoint_at = now
             self._push([s for s in self._streams.values() if s.rows and not s.overwrites])
             self._say_who_holds_back()
+        self._say_progress()
+
+    def _say_progress(self) -> None:
+        now = self._clock.monotonic()
         if now - self._progress_at >= _PROGRESS_SECONDS:
             self._progress_at = now
             loaded = sum(stream.report.loaded for stream in self._streams.values())
@@ -279,9 +320,11 @@ class Loader:
     # --- pushes
 
     def _close_writer(self, stream: _Stream) -> None:
+        self._held_bytes -= stream.held_bytes
+        self._convert(stream)
         if stream.writer is not None:
-            self._held_bytes -= stream.writer.held_bytes
             stream.chunks += stream.writer.finish()
+            self._open_writers.pop(id(stream.writer), None)
             stream.writer = None
 
     def _push(self, streams: Sequence[_Stream]) -> None:
@@ -355,6 +398,7 @@ class Loader:
         while self._pusher.busy:
             self._pusher.wait(1.0)
             self._take_receipts()
+            self._say_progress()
         self._take_receipts()
         if unproven:
             raise _unproven(unproven)
@@ -404,6 +448,14 @@ def rules_applied(report: StreamReport) -> list[tuple[int, str]]:
         level = logging.INFO if rule in HARMLESS_RULES else logging.WARNING
         lines.append((level, f"Stream {report.stream}: {RULES[rule]} Columns: {where}."))
     return lines
+
+
+def _shared_table(one: str, other: str, table: str) -> ContractError:
+    return ContractError(
+        "TC-CONTRACT-01",
+        f"The streams `{one}` and `{other}` would both load into table `{table}`.",
+        "Give one of them another `table` under `streams`, or another alias.",
+    )
 
 
 def _unproven(streams: Sequence[Any]) -> InputError:

@@ -36,6 +36,7 @@ PARTITION_ROWS = 1_000_000
 _MOST_PARTITIONS = 128
 _WHOLE_NUMBERS = (Kind.INTEGER, Kind.DATE, Kind.DATETIME, Kind.BOOLEAN)
 _INT64_BYTES = 8
+_MIXER = 0x9E3779B97F4A7C15 - 2**64  # 2**64 by the golden ratio, as int64
 
 
 @dataclass(frozen=True)
@@ -265,8 +266,9 @@ def _deal(keys: tuple[Any, Any], place: int, writers: Sequence[Any]) -> None:
     if count == 1:
         writers[0].write_table(rows)
         return
-    quotient = pc.divide(high, count)
-    remainder = pc.abs(pc.subtract(high, pc.multiply(quotient, count)))
+    # Keys often go in steps; the multiplication, which wraps around, mixes them.
+    mixed = pc.shift_right(pc.multiply(high, _MIXER), 32)
+    remainder = pc.abs(pc.subtract(mixed, pc.multiply(pc.divide(mixed, count), count)))
     for number, writer in enumerate(writers):
         writer.write_table(rows.filter(pc.equal(remainder, number)))
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
 _NULL = b"null"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _F_SETPIPE_SZ = 1031  # not in fcntl before Python 3.10, Linux only
 
 
@@ -57,6 +58,15 @@ class RecordRun:
     surrogates: int = 0
     filtered: int = 0
     time_extracted: list[bytes] = field(default_factory=list)
+
+    def extend(self, later: RecordRun) -> None:
+        """Take the records of a later run of this stream; the version becomes theirs."""
+        self.version = later.version
+        self.records += later.records
+        self.lines += later.lines
+        self.not_finite += later.not_finite
+        self.surrogates += later.surrogates
+        self.time_extracted += later.time_extracted
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,21 +267,8 @@ class _Parser:
             self.line += 1
             if not line or line.isspace():
                 continue
-            text, not_finite, surrogates = line, 0, 0
-            if self.line == 1 and line.startswith(b"\xef\xbb\xbf"):
-                text = line[3:]
-            try:
-                message = _decode_envelope(text)
-            except RecursionError:
-                raise InputError(
-                    "TC-INPUT-01", f"Line {self.line} is nested too deeply to be read."
-                ) from None
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                text, not_finite, surrogates = _repair(text)
-                message = self._decode_again(text, last=last)
+            message, text, not_finite, surrogates = self._decode(line, last=last and not lines)
             kind = message.type
-            if text.count(b'"type"') != 1 or (b"\\u00" in text and _ESCAPED_TYPE.search(text)):
-                self._refuse_two_types(text, message)
             if kind == "RECORD":
                 stream, version = self._record(message)
                 run = newest.get(stream)
@@ -287,8 +284,33 @@ class _Parser:
                 continue
             yield from runs
             runs, newest = [], {}
+            if kind == "STATE" and text not in line:
+                raise InputError(
+                    "TC-INPUT-03",
+                    f"The STATE message in line {self.line} is not JSON, and cannot be handed back "
+                    "as it is.",
+                )
             yield self._other(kind, message)
         yield from runs
+
+    def _decode(self, line: bytes, *, last: bool) -> tuple[_Envelope, bytes, int, int]:
+        """Decode a line; return its text as it was decoded, and what was repaired in it."""
+        text, not_finite, surrogates = line, 0, 0
+        if self.line == 1 and line.startswith(_BYTE_ORDER_MARK):
+            text = line[len(_BYTE_ORDER_MARK) :]
+        try:
+            message = _decode_envelope(text)
+        except RecursionError:
+            raise InputError(
+                "TC-INPUT-01", f"Line {self.line} is nested too deeply to be read."
+            ) from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            text, not_finite, surrogates = _repair(text)
+            message = self._decode_again(text, last=last)
+        twice = text.count(b'"type"') != 1
+        if twice or (b"\\u00" in text and _ESCAPED_TYPE.search(text)):
+            self._refuse_two_types(text, message)
+        return message, text, not_finite, surrogates
 
     def _decode_again(self, text: bytes, *, last: bool) -> _Envelope:
         """Decode a repaired line, or say what is wrong with it."""
@@ -432,7 +454,7 @@ class _Parser:
 
 
 _ESCAPED_TYPE = re.compile(rb"\\u00(?:74|79|70|65)")  # a letter of "type", needlessly escaped
-_STRING_OR_CONSTANT = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
+_STRING_OR_CONSTANT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?Infinity|NaN')
 _LONE_SURROGATE = re.compile(
     rb"(\\\\)|(\\u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"

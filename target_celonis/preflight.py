@@ -58,7 +58,8 @@ def preflight(
     """
     signatures: list[Signature] = []
     if key is not None:
-        signatures += [KeyAuth(m, key, http.base_url) for m in candidates(config.auth_method)]
+        method = "auto" if config.embedded else config.auth_method  # its key is none of the user's
+        signatures += [KeyAuth(m, key, http.base_url) for m in candidates(method)]
     elif config.oauth is not None:
         signatures.append(OAuth(config.oauth, http, clock))
     signature, prefix = _find_way_in(http, config, signatures)

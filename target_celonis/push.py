@@ -26,6 +26,7 @@ from target_celonis.celonis import (
     JobStatus,
     JobType,
     PoolTable,
+    PushJob,
     SchemaColumn,
 )
 from target_celonis.clock import Clock, Deadline, StoppedError
@@ -153,6 +154,7 @@ class DataPush:
         self._merging = threading.Lock()
         self._next_submit = 0.0
         self._unlisted_said = False
+        self._made: set[str] = set()  # tables of this run, which a listing may not show yet
 
     def look(self) -> Listing:
         """Read which tables there are."""
@@ -211,7 +213,10 @@ class DataPush:
                 else:
                     adds_columns = _check_table(plan, longest, listed)
                     lengths |= {c.name: c.length for c in _same_names(plan, listed) if c.length}
-            elif self._config.create_missing_table == "replace":
+            elif (
+                self._config.create_missing_table == "replace"
+                and plan.table.casefold() not in self._made
+            ):
                 job_type = JobType.REPLACE
         keyed = job_type is JobType.DELTA  # a REPLACE has no keys, its rows are unique by now
         columns = tuple(
@@ -269,7 +274,8 @@ class DataPush:
         except (StoppedError, TargetCelonisError):
             self.abort(job)
             raise
-        self._await_end(job, deadline)
+        self._await_end(job, Deadline(self._clock, self._config.wait_timeout_seconds))
+        self._made.add(job.task.plan.table.casefold())
         self._forget(job)
         logger.info(
             "Table %s: %d rows loaded by push job %s.",
@@ -332,7 +338,10 @@ class DataPush:
         strange: set[str] = set()
         stopping: Deadline | None = None
         for pause in _growing(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
-            seen = self._celonis.get_job(job.id)
+            try:
+                seen = self._celonis.get_job(job.id)
+            except StoppedError:  # while waiting to ask again
+                seen = PushJob(job.id, JobStatus.RUNNING, table)
             if seen.status == JobStatus.DONE:
                 return
             if seen.status in TERMINAL:

@@ -116,9 +116,12 @@ def _lock(run: Path) -> int | None:
         return fd
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(fd)
         return None
+    except OSError:
+        os.close(fd)
+        raise  # a file system without locks: no run on it could be told from a dead one
     return fd
 
 
@@ -268,13 +271,26 @@ class ChunkWriter:
         self._chunk_rows = self._row_groups = 0
         self._longest = {}
 
-    def finish(self) -> tuple[Chunk, ...]:
-        """Write what is held, close the last chunk and return all of them, in order."""
-        self.flush()
+    @property
+    def has_open_file(self) -> bool:
+        """Whether a chunk is being written."""
+        return self._parquet is not None
+
+    def close_chunk(self) -> None:
+        """Close the chunk that is being written; the next row group begins another.
+
+        Raises:
+            LimitError: The disk is full or gone.
+        """
         try:
             self._close_chunk()
         except OSError as error:
             raise unwritable(self._directory, error) from None
+
+    def finish(self) -> tuple[Chunk, ...]:
+        """Write what is held, close the last chunk and return all of them, in order."""
+        self.flush()
+        self.close_chunk()
         return tuple(self._chunks)
 
 

@@ -134,6 +134,8 @@ class _Run:
             TargetCelonisError: The load failed; what is in Celonis, and which state came out,
                 follow the promises.
         """
+        if sys.stdout is None:
+            raise _no_stdout()
         with self._signals.installed(), self._opened([]) as (directory, celonis):
             route = DataPush(celonis, self._config, self._clock)
             seen = self._load_through(route, directory, file, _print_state)
@@ -176,6 +178,8 @@ class _Run:
         try:
             seen = self._read(source, mapper, loader)
             loader.finish()
+            if self._signals.number is not None:
+                raise StoppedError  # all is loaded, but who sent it is to know that it was heard
         except BaseException as error:
             loader.settle_after_failure()
             with suppress(InternalError):
@@ -269,11 +273,15 @@ def _print_state(state: bytes) -> None:
     except OSError:
         with suppress(OSError, ValueError):  # or Python would try again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise LimitError(
-            "TC-LIMIT-03",
-            "A state could not be written to standard output, which is closed.",
-            "The rows before it are loaded; run again with the last state that was written.",
-        ) from None
+        raise _no_stdout() from None
+
+
+def _no_stdout() -> LimitError:
+    return LimitError(
+        "TC-LIMIT-03",
+        "A state could not be written to standard output, which is closed.",
+        "What was loaded stays loaded; run again with the last state that was written.",
+    )
 
 
 def _print_table(loader: Loader) -> None:

@@ -195,14 +195,17 @@ def test_a_key_is_made_and_told_when_none_is_given(tmp_path: Path, command: Comm
     ready = tmp_path / "ready"
     program += ["--database", str(tmp_path / "c.duckdb"), "--ready-file", str(ready)]
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        key = line.split()[-1]
-        eventually(ready.exists, "the server answers")
-        port = json.loads(ready.read_text())["port"]
-        tables = command("tables", "--url", f"http://127.0.0.1:{port}", "--api-key", key)
-        assert tables.code == 0, tables.stderr
-        process.terminate()
+        try:
+            assert process.stderr is not None
+            key = process.stderr.readline().split()[-1]
+            eventually(ready.exists, "the server answers")
+            port = json.loads(ready.read_text())["port"]
+            tables = command("tables", "--url", f"http://127.0.0.1:{port}", "--api-key", key)
+            assert tables.code == 0, tables.stderr
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
     assert len(key) >= 32
     assert key != KEY
 

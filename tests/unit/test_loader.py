@@ -735,8 +735,9 @@ def test_bad_input_lets_what_was_executed_end_and_its_state_go_out(tmp_path: Pat
         run.loader.tick()
         run.record("orders", 2)
         run.state()
+        run.record("orders", 3, line=None, id="x")
         with pytest.raises(InputError):
-            run.record("orders", 3, line=None, id="x")
+            run.loader.finish()
         threading.Timer(0.1, run.celonis.gate.set).start()
         run.loader.settle_after_failure()
         assert run.ids("orders") in ([1], None)
@@ -920,3 +921,26 @@ def test_any_run_keeps_the_promises(drawn: list[Any]) -> None:
         assert run.celonis.verbs("commit").count("over") <= 1
         for report in run.loader.reports():
             assert report.read == sum(step[:2] == ("record", report.stream) for step in drawn)
+
+
+def test_two_streams_that_a_map_gives_one_name_are_refused(tmp_path: Path) -> None:
+    """The end of one would be taken for the end of both."""
+    with running(tmp_path) as run:
+        schema = {"properties": {"id": {"type": "integer"}}}
+        run.loader.schema(SchemaMessage(1, "all", schema, ("id",), "a"))
+        with pytest.raises(ContractError, match="TC-CONTRACT-01"):
+            run.loader.schema(SchemaMessage(2, "all", schema, ("id",), "b"))
+
+
+def test_states_between_single_records_make_no_batch_of_each(tmp_path: Path) -> None:
+    """Each batch would cost kilobytes that nobody counts."""
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        held = []
+        for number in range(2_500):
+            run.record("orders", number)
+            run.state()
+            held.append(run.loader._held_bytes)
+        assert max(held) < 1_000_000
+        run.loader.finish()
+        assert run.ids("orders") == list(range(2_500))

@@ -619,3 +619,9 @@ class Stuttering(Pieces):
 def test_a_file_that_is_not_ready_has_not_ended() -> None:
     seen = [message for message in read(Stuttering(SCHEMA + STATE, 10)) if message != Idle()]
     assert seen == read(SCHEMA + STATE)
+
+
+@pytest.mark.parametrize("value", [b'{"a":NaN}', b'{"a":"\\ud800"}'])
+def test_a_state_that_cannot_be_handed_back_as_it_is_is_refused(value: bytes) -> None:
+    with pytest.raises(InputError, match=r"TC-INPUT-03.* line 1 "):
+        read(b'{"type":"STATE","value":' + value + b"}\n")

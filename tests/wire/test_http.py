@@ -7,6 +7,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -243,15 +244,45 @@ def test_429_can_be_left_to_the_caller(wire: WireServer, http: Http, clock: Fake
     assert clock.waits == []
 
 
-def test_waits_are_counted_and_said_once(
-    wire: WireServer, http: Http, caplog: pytest.LogCaptureFixture
+def test_waits_are_said_once(
+    wire: WireServer, http: Http, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     wire.answer("/x", *[Reply(429, headers=(("Retry-After", "5"),))] * 3)
-    assert http.get("/x").waited_seconds == 15.0
+    assert http.get("/x").ok
+    assert clock.waits == [5.0] * 3
     warnings = [r for r in caplog.records if r.levelname == "WARNING"]
     assert len(warnings) == 1
     assert "GET /x" in warnings[0].getMessage()
     assert "429" in warnings[0].getMessage()
+
+
+@pytest.mark.parametrize("status", [500, 501, 520, 524, 598, 408])
+def test_any_fault_is_asked_again_and_a_post_that_met_one_is_not_known(
+    wire: WireServer, http: Http, status: int
+) -> None:
+    """What stands before Celonis has statuses of its own; none says that nothing was done."""
+    wire.answer("/x", Reply(status))
+    assert http.get("/x").ok
+    wire.answer("/x", Reply(status))
+    with pytest.raises(OutcomeUnknownError):
+        http.post("/x")
+
+
+def test_waits_for_429_do_not_go_on_for_a_day(
+    wire: WireServer, http: Http, clock: FakeClock
+) -> None:
+    wire.answer("/x", *[Reply(429)] * 20)
+    before = clock.now()
+    assert http.get("/x").status == 429
+    assert clock.now() - before < 2 * 3_600
+
+
+def test_a_delete_goes_on_when_the_run_is_to_stop(
+    wire: WireServer, http: Http, clock: FakeClock
+) -> None:
+    clock.stop()
+    wire.answer("/x", Reply(503), Reply(503))
+    assert http.delete("/x").ok
 
 
 # --- bodies
@@ -308,6 +339,38 @@ def test_a_lost_answer_to_an_upload_is_not_known(
     with pytest.raises(OutcomeUnknownError):
         http.post("/x", file=FilePart(chunk_file))
     assert len(wire.seen) == 1
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_server_may_pause_in_mid_upload(
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reused: bool
+) -> None:
+    """The time that a connection may take to be made is not the time that a body may take."""
+    monkeypatch.setattr(limits, "CONNECT_TIMEOUT_SECONDS", 0.1)
+    path = tmp_path / "chunk"
+    path.write_bytes(b"x" * 30_000_000)  # more than the buffers of a socket hold
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            if reused:
+                connection.recv(1 << 16)
+                connection.sendall(ok)
+            threading.Event().wait(0.5)
+            got = 0
+            while got < 30_000_000:
+                got += len(connection.recv(1 << 20))
+            connection.sendall(ok)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with listener, Http(f"http://127.0.0.1:{listener.getsockname()[1]}", clock, 1) as http:
+        if reused:
+            assert http.get("/x").ok
+        assert http.post("/x", file=FilePart(path)).ok
+    thread.join()
 
 
 def test_no_content_can_end_its_own_part(wire: WireServer, http: Http, tmp_path: Path) -> None:
