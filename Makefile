@@ -101,7 +101,7 @@ define step
 endef
 
 .PHONY: test test-all
-test-all: PYTEST_ARGUMENTS := -m "slow or not slow"
+test-all: PYTEST_ARGUMENTS := -m "slow or not slow" --cov-config=tests/coverage-all.toml
 test test-all: check-python
 	@$(MAKE) --silent --no-print-directory -j2 $(TEST_STAMP) $(TAP_STAMP) $(MELTANO_STAMP) $(DATABASE_STAMPS)
 	$(call step,ruff format --check)

@@ -51,7 +51,7 @@ def test_a_signal_while_reading(
     target: Target, emulator: Emulator, stream: str, number: signal.Signals, code: int
 ) -> None:
     running = target.start(load_method="overwrite", trust_end_of_input=True)
-    running.write(schema(stream), *rows(stream, range(10)), syncing(None))
+    running.write(schema(stream), *rows(stream, range(1_500)), syncing(None))
     wait_until_reading(target, running)
     running.signal(number)
     ended = running.wait(close=False)
@@ -68,7 +68,7 @@ def test_a_signal_together_with_the_end_of_the_input_is_no_proof(
 ) -> None:
     """Ctrl-C reaches the tap as well, and its end looks like a good one."""
     running = target.start(load_method="overwrite", trust_end_of_input=True)
-    running.write(schema(stream), *rows(stream, range(10)), syncing(None))
+    running.write(schema(stream), *rows(stream, range(1_500)), syncing(None))
     wait_until_reading(target, running)
     running.signal(signal.SIGINT)
     ended = running.wait()
