@@ -241,7 +241,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         # What was given is not repeated: half of it may be a secret.
         return _say("An OAuth client is given as ID:SECRET.", 2)
     if not api_keys and not app_keys and not clients:
-        api_keys = [secrets.token_urlsafe(24)]
+        # Hexadecimal: a key that began with a dash would be no value for --api-key.
+        api_keys = [secrets.token_hex(24)]
         sys.stderr.write(f"No key was given; the API key of this run is {api_keys[0]}\n")
     pools = arguments.pool or [("local", "local")]
     known = {pool_id for pool_id, _ in pools}

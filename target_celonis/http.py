@@ -351,6 +351,8 @@ class _Attempts:
         Raises:
             OutcomeUnknownError: It may have been done, and must not be done twice.
         """
+        if _certificate_is_refused(error):
+            return None  # it will not be another one the next time
         if _never_sent(error):
             return self._next("no connection")
         if self._request.repeatable:

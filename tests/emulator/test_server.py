@@ -207,6 +207,7 @@ def test_a_key_is_made_and_told_when_none_is_given(tmp_path: Path, command: Comm
         finally:
             process.kill()
     assert len(key) >= 32
+    assert key.isalnum()  # so that no option can be seen in it
     assert key != KEY
 
 
