@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from target_celonis.config import Config
-    from target_celonis.merge import Merged
     from target_celonis.spool import Chunk
 
 
@@ -69,17 +68,10 @@ class DryRun:
         with self._opening:
             merged = merge_task(task, self._config)
             lengths = column_lengths(task.plan, longest_texts(merged.chunks))
-            return self._plan(task, merged, lengths)
-
-    def _plan(self, task: PushTask, merged: Merged, lengths: dict[str, int]) -> OpenJob:
-        job = OpenJob(
-            task,
-            f"{len(self.planned) + 1:03d}",
-            merged.chunks,
-            merged.superseded_rows,
-            length_verified=False,
-        )
-        self.planned.append(Planned(job, lengths))
+            number = f"{len(self.planned) + 1:03d}"
+            superseded = merged.superseded_rows
+            job = OpenJob(task, number, merged.chunks, superseded, length_verified=False)
+            self.planned.append(Planned(job, lengths))
         return job
 
     def send(self, job: OpenJob, chunk: Chunk) -> None:
@@ -109,14 +101,14 @@ def plan_lines(planned: Sequence[Planned]) -> list[str]:
     lines = []
     for each in planned:
         job, plan = each.job, each.job.task.plan
-        rows = sum(chunk.rows for chunk in job.chunks)
-        size = sum(chunk.size_bytes for chunk in job.chunks) / 1e6
+        receipt = receipt_of(job)
+        rows, older = receipt.loaded_rows, receipt.superseded_rows
         keys = ", ".join(column.name for column in plan.keys) or "none"
         lines += [
             f"stream {plan.stream} -> table {plan.table}",
             f"  push job   {job.task.type}, keys: {keys}",
-            f"  rows       {rows}, and {job.superseded_rows} older versions of their keys left out",
-            f"  chunks     {len(job.chunks)}, {size:.1f} MB",
+            f"  rows       {rows}, and {older} older versions of their keys left out",
+            f"  chunks     {receipt.chunks}, {receipt.uploaded_bytes / 1e6:.1f} MB",
             "  submits    1",
             "  columns",
         ]

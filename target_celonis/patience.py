@@ -15,38 +15,30 @@ import urllib3.connectionpool
 from target_celonis import limits
 
 
-class _HTTPConnection(urllib3.connection.HTTPConnection):
-    def connect(self) -> None:
-        """Connect within the connect timeout; what follows has the read timeout."""
-        super().connect()
-        self.sock.settimeout(limits.READ_TIMEOUT_SECONDS)
+def _patient(base: Any) -> Any:
+    """Return a kind of connection whose socket has the read timeout as soon as there is one."""
 
-    def request(self, *args: Any, **options: Any) -> None:
-        """Send; on a connection that is used again ``urllib3`` sets this timeout."""
-        if self.sock is not None:
-            self.timeout = limits.READ_TIMEOUT_SECONDS
-        super().request(*args, **options)
+    class Connection(base):  # type: ignore[misc]  # plain and TLS connections alike
+        def connect(self) -> None:
+            """Connect within the connect timeout; what follows has the read timeout."""
+            super().connect()
+            self.sock.settimeout(limits.READ_TIMEOUT_SECONDS)
 
+        def request(self, *args: Any, **options: Any) -> None:
+            """Send; on a connection that is used again ``urllib3`` sets this timeout."""
+            if self.sock is not None:
+                self.timeout = limits.READ_TIMEOUT_SECONDS
+            super().request(*args, **options)
 
-class _HTTPSConnection(urllib3.connection.HTTPSConnection):
-    def connect(self) -> None:
-        """Connect within the connect timeout; what follows has the read timeout."""
-        super().connect()
-        self.sock.settimeout(limits.READ_TIMEOUT_SECONDS)
-
-    def request(self, *args: Any, **options: Any) -> None:
-        """Send; on a connection that is used again ``urllib3`` sets this timeout."""
-        if self.sock is not None:
-            self.timeout = limits.READ_TIMEOUT_SECONDS
-        super().request(*args, **options)
+    return Connection
 
 
 class _HTTPPool(urllib3.connectionpool.HTTPConnectionPool):
-    ConnectionCls: Any = _HTTPConnection
+    ConnectionCls: Any = _patient(urllib3.connection.HTTPConnection)
 
 
 class _HTTPSPool(urllib3.connectionpool.HTTPSConnectionPool):
-    ConnectionCls: Any = _HTTPSConnection
+    ConnectionCls: Any = _patient(urllib3.connection.HTTPSConnection)
 
 
 _POOLS = {"http": _HTTPPool, "https": _HTTPSPool}

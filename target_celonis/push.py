@@ -277,15 +277,16 @@ class DataPush:
         self._await_end(job, Deadline(self._clock, self._config.wait_timeout_seconds))
         self._made.add(job.task.plan.table.casefold())
         self._forget(job)
+        receipt = receipt_of(job)
         logger.info(
             "Table %s: %d rows loaded by push job %s.",
             job.task.plan.table,
-            sum(chunk.rows for chunk in job.chunks),
+            receipt.loaded_rows,
             job.id,
         )
         if job.awaited_columns:
             self._check_new_columns(job)
-        return receipt_of(job)
+        return receipt
 
     def _forget(self, job: OpenJob) -> None:
         """Delete a job that has ended; there may be a cap on jobs left behind."""
