@@ -11,23 +11,21 @@ through another type and objects keep the tap's spelling.
 
 from __future__ import annotations
 
-import datetime as dt
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from target_celonis import limits
 from target_celonis.errors import ContractError, InputError
-from target_celonis.table import Column, Kind, TablePlan
+from target_celonis.readers import READERS, MisfitError, Raws
+from target_celonis.table import DELETED_COLUMN, Column, TablePlan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from target_celonis.messages import RecordRun
 
 SLICE_ROWS = 1_000
@@ -47,6 +45,9 @@ RULES: dict[str, str] = {
     "UTC becomes the first or last moment of these.",
     "outside_data_model_years": "A date before the year 1400 is loaded; data models show null.",
     "surrogate_replaced": "Half of a surrogate pair, which is no character, is U+FFFD.",
+    "text_cut": "A text longer than its column was cut (`oversize_string: truncate`).",
+    "deleted_but_for_its_key": "A record of a deleted row lacks properties, which become null "
+    "in the table; with `hard_delete` the row is deleted instead.",
     "unknown_property": "The record has a property that the SCHEMA lacks; it is not loaded.",
 }
 
@@ -72,400 +73,192 @@ class Notes:
             self.counts[property_name, rule] += times
 
 
-class _MisfitError(Exception):
-    """A value that no rule covers.
-
-    Args:
-        index: Its place in the column.
-        reason: The rule that it breaks, to follow "the value".
-    """
-
-    def __init__(self, index: int, reason: str) -> None:
-        super().__init__(index, reason)
-        self.index = index
-        self.reason = reason
-
-
 _decode_record = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_integer = msgspec.json.Decoder(int | None).decode
-_decode_float = msgspec.json.Decoder(float | None).decode
-_decode_boolean = msgspec.json.Decoder(bool | None).decode
-_decode_text = msgspec.json.Decoder(str | None).decode
-_decode_any = msgspec.json.Decoder().decode
+DELETED_AT = "_sdc_deleted_at"
+"""The property that says of a row that it was deleted, and when (Singer SDK)."""
 
-# The JSON text of one property in each record; None where the record lacks it.
-_Raws = Sequence[msgspec.Raw | None]
-_NULL = b"null"
-_REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, pa.ArrowInvalid)
+_NOT_DELETED = (b"null", b'""', b"false")
 
 
-def convert(run: RecordRun, plan: TablePlan, notes: Notes) -> Iterator[Any]:
+def convert(
+    run: RecordRun,
+    plan: TablePlan,
+    notes: Notes,
+    *,
+    deletes: bool = False,
+    refuse_long: bool = True,
+) -> Iterator[tuple[Any, Any | None]]:
     """Turn a run of records into record batches.
 
     Args:
         run: Records of the plan's stream.
         plan: Says which columns there are.
         notes: Takes the count of every rule applied.
+        deletes: Whether records with ``DELETED_AT`` are to delete rows.
+        refuse_long: Whether a text that is longer than its column can be ends the run.
 
     Yields:
-        Record batches of ``plan.arrow_schema``, together one row for each record, in order.
+        Record batches of ``plan.arrow_schema``, together one row for each record, in order; with
+        each, where a row of it is to be deleted, which ones as a boolean array.
 
     Raises:
         InputError: A key is null, or a value fits no rule.
-        ContractError: A text is longer than any column.
+        ContractError: A text is longer than any column, or a row that has no key is to be deleted.
     """
     notes.add("*", "not_finite_as_null", run.not_finite)
     notes.add("*", "surrogate_replaced", run.surrogates)
     for start in range(0, len(run.records), SLICE_ROWS):
-        end = start + SLICE_ROWS
-        yield _convert_slice(run.records[start:end], run.lines[start:end], plan, notes)
+        yield _Slice(run, start, plan, notes).convert(deletes=deletes, refuse_long=refuse_long)
 
 
-def _convert_slice(
-    records: Sequence[bytes], lines: Sequence[int], plan: TablePlan, notes: Notes
-) -> Any:  # pyarrow ships no types
-    rows = []
-    for record, line in zip(records, lines, strict=True):
-        try:
-            rows.append(_decode_record(record))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise InputError("TC-INPUT-01", f"Line {line} is not JSON.") from None
-    arrays = []
-    properties_read = 0
-    for column in plan.columns:
-        name = column.property_name
-        raws = [row.get(name) for row in rows]
-        missing = raws.count(None)
-        properties_read += len(raws) - missing
-        notes.add(name, "missing_as_null", missing)
-        try:
-            array = _READERS[column.kind](raws, lambda rule, n=1, at=name: notes.add(at, rule, n))
-            if column.is_key and array.null_count:
-                raise _null_key(plan, column, array, lines)
-            if column.is_text:
-                _refuse_too_long(plan, column, array, lines)
-        except _MisfitError as misfit:
-            raise InputError(
-                "TC-INPUT-08",
-                f"Stream `{plan.stream}`, line {lines[misfit.index]}, column `{name}`: the value "
-                f"{misfit.reason}, but the SCHEMA declares it as {column.kind}.",
-                "Correct the type in the tap's catalog or schema.",
-            ) from None
-        arrays.append(array)
-    if sum(map(len, rows)) > properties_read:
-        known = {column.property_name for column in plan.columns}
-        for row in rows:
-            for name in row.keys() - known:
-                notes.add(name, "unknown_property")
-    return pa.RecordBatch.from_arrays(arrays, schema=plan.arrow_schema)
-
-
-def _null_key(plan: TablePlan, column: Column, array: Any, lines: Sequence[int]) -> InputError:
-    first = pc.index(array.is_null(), True).as_py()  # the value looked for
-    return InputError(
-        "TC-INPUT-07",
-        f"Stream `{plan.stream}`, line {lines[first]}: the key property "
-        f"`{column.property_name}` is null or missing.",
-        "A row without its key cannot be found again; name other `key_properties` under "
-        "`streams`, or use the load method `append-only`.",
+def with_marks(batch: Any, deleted: Any | None) -> Any:  # pyarrow ships no types
+    """Return a batch with a last column that tells which rows are to be deleted."""
+    marks = pa.repeat(pa.scalar(value=False), batch.num_rows) if deleted is None else deleted
+    return pa.RecordBatch.from_arrays(
+        [*batch.columns, marks], names=[*batch.schema.names, DELETED_COLUMN]
     )
 
 
-def _refuse_too_long(plan: TablePlan, column: Column, array: Any, lines: Sequence[int]) -> None:
-    """Refuse a text that no column can hold, at once: it can only end in a failure."""
-    longest_octets = pc.max(pc.binary_length(array)).as_py()
-    if longest_octets is None or longest_octets <= limits.LONGEST_STRING:
-        return
-    too_long = pc.greater(pc.utf8_length(array), limits.LONGEST_STRING)
-    first = pc.index(too_long, True).as_py()  # the value looked for
-    if first >= 0:
-        length = pc.utf8_length(array[first]).as_py()
-        raise ContractError(
-            "TC-CONTRACT-05",
-            f"Stream `{plan.stream}`, line {lines[first]}, column `{column.property_name}`: a text "
-            f"of {length} characters; a column of Celonis surely holds {limits.LONGEST_STRING}.",
-            "Deselect the property in the tap, or shorten it there or by a stream map.",
+class _Slice:
+    """Some records of a run, decoded to the JSON text of each value.
+
+    Args:
+        run: The run.
+        start: Index of the first of them.
+        plan: See ``convert``.
+        notes: See ``convert``.
+    """
+
+    def __init__(self, run: RecordRun, start: int, plan: TablePlan, notes: Notes) -> None:
+        self._run = run
+        self._start = start
+        self._plan = plan
+        self._notes = notes
+        self._rows = []
+        for offset, record in enumerate(run.records[start : start + SLICE_ROWS]):
+            try:
+                self._rows.append(_decode_record(record))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                raise InputError(
+                    "TC-INPUT-01", f"{_sentence(self._place(offset))} is not JSON."
+                ) from None
+
+    def _place(self, offset: int) -> str:
+        return self._run.place(self._start + offset)
+
+    def convert(self, *, deletes: bool, refuse_long: bool) -> tuple[Any, Any | None]:
+        """Return them as a record batch, and which are to be deleted; see ``convert``."""
+        deleted = self._deleted() if deletes else None
+        if not deletes:
+            self._note_soft_deletes()
+        arrays = []
+        properties_read = 0
+        for column in self._plan.columns:
+            name = column.property_name
+            raws = [row.get(name) for row in self._rows]
+            missing = raws.count(None)
+            properties_read += len(raws) - missing
+            if deleted is not None:
+                missing = sum(
+                    raw is None and not gone for raw, gone in zip(raws, deleted, strict=True)
+                )
+                if name == DELETED_AT:  # what it says does not matter any more
+                    raws = [None if gone else raw for raw, gone in zip(raws, deleted, strict=True)]
+            if name != DELETED_AT:  # most records have no need of it
+                self._notes.add(name, "missing_as_null", missing)
+            array = self._read(column, raws)
+            if column.is_key and array.null_count:
+                raise self._null_key(column, array)
+            if column.is_text and (refuse_long or column.is_key):
+                self._refuse_too_long(column, array)
+            arrays.append(array)
+        if sum(map(len, self._rows)) > properties_read:
+            self._note_unknown(deletes=deletes)
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self._plan.arrow_schema)
+        return batch, None if deleted is None else pa.array(deleted, pa.bool_())
+
+    def _read(self, column: Column, raws: Raws) -> Any:  # pyarrow ships no types
+        name = column.property_name
+        try:
+            return READERS[column.kind](
+                raws, lambda rule, times=1: self._notes.add(name, rule, times)
+            )
+        except MisfitError as misfit:
+            raise InputError(
+                "TC-INPUT-08",
+                f"Stream `{self._plan.stream}`, {self._place(misfit.index)}, column `{name}`: the "
+                f"value {misfit.reason}, but the column is of the type {column.kind}.",
+                "Correct the type in the tap's catalog or schema, or give the property another "
+                "`type` in the `columns` of `streams`.",
+            ) from None
+
+    def _deleted(self) -> list[bool] | None:
+        """Return which rows are to be deleted; None when none is."""
+        deleted = [_is_deleted(row) for row in self._rows]
+        if not any(deleted):
+            return None
+        if not self._plan.keys:
+            raise ContractError(
+                "TC-CONTRACT-11",
+                f"Stream `{self._plan.stream}`, {self._place(deleted.index(True))}: a row is to be "
+                "deleted, and the stream has no key to find it by.",
+                "Give the stream `key_properties` under `streams`, or set `hard_delete` to false.",
+            )
+        return deleted
+
+    def _note_soft_deletes(self) -> None:
+        """Note records that would keep of a deleted row little but its key."""
+        if not self._plan.keys:
+            return
+        for row in self._rows:
+            if _is_deleted(row) and any(
+                column.property_name not in row for column in self._plan.columns
+            ):
+                self._notes.add(DELETED_AT, "deleted_but_for_its_key")
+
+    def _note_unknown(self, *, deletes: bool) -> None:
+        """Note properties that no column takes."""
+        known = {column.property_name for column in self._plan.columns} | self._plan.dropped
+        if deletes:
+            known.add(DELETED_AT)
+        for row in self._rows:
+            for name in row.keys() - known:
+                self._notes.add(name, "unknown_property")
+
+    def _null_key(self, column: Column, array: Any) -> InputError:
+        first = pc.index(array.is_null(), True).as_py()  # the value looked for
+        return InputError(
+            "TC-INPUT-07",
+            f"Stream `{self._plan.stream}`, {self._place(first)}: the key property "
+            f"`{column.property_name}` is null or missing.",
+            "A row without its key cannot be found again; name other `key_properties` under "
+            "`streams`, or use the load method `append-only`.",
         )
 
-
-# --- one reader for each kind of column -------------------------------------------------------
-# Each tries the whole column at once; only what that refuses is read value by value.
-
-_Note = Callable[..., None]
-
-
-def _present(raws: _Raws) -> Iterable[bytes]:
-    return (_NULL if raw is None else bytes(raw) for raw in raws)
-
-
-def _read_integers(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
-    try:
-        return pa.array([None if r is None else _decode_integer(r) for r in raws], pa.int64())
-    except _REFUSED:
-        values = [_integer(raw, i, note) for i, raw in enumerate(_present(raws))]
-        return pa.array(values, pa.int64())
-
-
-def _integer(raw: bytes, index: int, note: _Note) -> int | None:
-    text = _plain(raw, index)
-    if text is None:
-        return None
-    if text in ("true", "false") and not raw.startswith(b'"'):
-        note("boolean_as_number")
-        return int(text == "true")
-    if raw.startswith(b'"'):
-        if not text.strip():
-            note("empty_text_as_null")
-            return None
-        note("text_as_value")
-    try:
-        value = _whole(text.strip())
-    except ValueError:
-        raise _MisfitError(index, "is not a whole number") from None
-    if value is None:
-        note("overflow_as_null")
-    return value
+    def _refuse_too_long(self, column: Column, array: Any) -> None:
+        """Refuse a text that its column cannot hold, at once: it can only end in a failure."""
+        longest_octets = pc.max(pc.binary_length(array)).as_py()
+        if longest_octets is None or longest_octets <= column.longest:
+            return
+        too_long = pc.greater(pc.utf8_length(array), column.longest)
+        first = pc.index(too_long, True).as_py()  # the value looked for
+        if first >= 0:
+            length = pc.utf8_length(array[first]).as_py()
+            raise ContractError(
+                "TC-CONTRACT-05",
+                f"Stream `{self._plan.stream}`, {self._place(first)}, column "
+                f"`{column.property_name}`: a text of {length} characters; the column is to hold "
+                f"{column.longest}.",
+                "Shorten or deselect the property in the tap or by a stream map, give it a greater "
+                "`length` in the `columns` of `streams`, or set `oversize_string` to `truncate`.",
+            )
 
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_INT64_DIGITS = 19
+def _is_deleted(row: dict[str, msgspec.Raw]) -> bool:
+    """Return whether a record says that its row was deleted, however it spells the time."""
+    return DELETED_AT in row and bytes(row[DELETED_AT]) not in _NOT_DELETED
 
 
-def _whole(text: str) -> int | None:
-    """Read a whole number, also as ``12.0`` or ``1.2e3``, exactly; None beyond 64 bits.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if _NUMBER.fullmatch(text) is None:
-        raise ValueError(text)
-    try:
-        number = Decimal(text)
-    except ArithmeticError:  # an exponent beyond what even this can hold
-        if "e-" in text.lower():
-            raise ValueError(text) from None
-        return None
-    if number and number.adjusted() >= _INT64_DIGITS:
-        return None
-    value = int(number)
-    if value != number:
-        raise ValueError(text)
-    return value if -(2**63) <= value < 2**63 else None
-
-
-def _read_floats(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
-    try:
-        return pa.array([None if r is None else _decode_float(r) for r in raws], pa.float64())
-    except _REFUSED:
-        values = [_float(raw, i, note) for i, raw in enumerate(_present(raws))]
-        return pa.array(values, pa.float64())
-
-
-def _float(raw: bytes, index: int, note: _Note) -> float | None:
-    text = _plain(raw, index)
-    if text is None:
-        return None
-    if text in ("true", "false") and not raw.startswith(b'"'):
-        note("boolean_as_number")
-        return float(text == "true")
-    if raw.startswith(b'"'):
-        if not text.strip():
-            note("empty_text_as_null")
-            return None
-        note("text_as_value")
-    if _NUMBER.fullmatch(text.strip()) is None and text.strip().lower() not in _NOT_FINITE:
-        raise _MisfitError(index, "is not a number")
-    value = float(text)
-    if value - value != 0.0:  # NaN or an infinity
-        note("not_finite_as_null")
-        return None
-    return value
-
-
-_NOT_FINITE = frozenset(
-    sign + word for sign in ("", "+", "-") for word in ("nan", "inf", "infinity")
-)
-_TRUE = frozenset({"true", "t", "yes", "y", "1", "1.0"})
-_FALSE = frozenset({"false", "f", "no", "n", "0", "0.0"})
-
-
-def _read_booleans(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
-    try:
-        return pa.array([None if r is None else _decode_boolean(r) for r in raws], pa.bool_())
-    except _REFUSED:
-        values = [_boolean(raw, i, note) for i, raw in enumerate(_present(raws))]
-        return pa.array(values, pa.bool_())
-
-
-def _boolean(raw: bytes, index: int, note: _Note) -> bool | None:
-    text = _plain(raw, index)
-    if text is None:
-        return None
-    word = text.strip().lower()
-    if raw.startswith(b'"'):
-        if not word:
-            note("empty_text_as_null")
-            return None
-        note("text_as_value")
-    elif word in ("0", "1", "0.0", "1.0"):
-        note("number_as_boolean")
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    raise _MisfitError(index, "is not true or false")
-
-
-def _plain(raw: bytes, index: int) -> str | None:
-    """Return a value's text: of a text what it says, of a number or boolean its JSON."""
-    if raw == _NULL:
-        return None
-    try:
-        return str(_decode_any(raw)) if raw.startswith(b'"') else raw.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise _MisfitError(index, "is not valid UTF-8") from None
-
-
-def _read_texts(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
-    try:
-        return pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
-    except _REFUSED:
-        values = []
-        for index, raw in enumerate(_present(raws)):
-            values.append(_plain(raw, index))
-            if raw != _NULL and not raw.startswith(b'"'):
-                note("value_as_text")
-        return pa.array(values, pa.string())
-
-
-def _read_json(raws: _Raws, _note: _Note) -> Any:  # one form for all readers
-    texts = []
-    for index, raw in enumerate(_present(raws)):
-        try:
-            texts.append(None if raw == _NULL else raw.decode())
-        except UnicodeDecodeError:
-            raise _MisfitError(index, "is not valid UTF-8") from None
-    return pa.array(texts, pa.string())
-
-
-_UTC_MICROSECONDS = pa.timestamp("us", "UTC")
-_FIRST_ENGINE_YEAR = dt.datetime(limits.ENGINE_FIRST_YEAR, 1, 1, tzinfo=dt.UTC)
-
-
-def _read_datetimes(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
-    array = _read_datetimes_at_once(raws)
-    if array is None:
-        values = [_datetime(raw, i, note) for i, raw in enumerate(_present(raws))]
-        array = pa.array(values, _UTC_MICROSECONDS)
-    _note_early(array, pa.scalar(_FIRST_ENGINE_YEAR, _UTC_MICROSECONDS), note)
-    return array
-
-
-def _read_datetimes_at_once(raws: _Raws) -> Any | None:  # pyarrow ships no types
-    """Cast the column at once; None when a value needs a closer look."""
-    try:
-        texts = pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
-    except _REFUSED:
-        return None
-    for unzoned in (False, True):  # Arrow takes a column with zones or one without, not a mixture
-        try:
-            array = texts.cast(pa.timestamp("us") if unzoned else _UTC_MICROSECONDS)
-        except pa.ArrowInvalid:
-            continue
-        array = array.cast(_UTC_MICROSECONDS)
-        ends = pc.min_max(array.cast(pa.int64())).as_py()
-        earliest, latest = ends["min"], ends["max"]
-        inside = earliest is None or _FIRST_MICROSECOND <= earliest <= latest <= _LAST_MICROSECOND
-        return array if inside else None
-    return None
-
-
-_FIRST_MICROSECOND, _LAST_MICROSECOND = (
-    pa.scalar(end.replace(tzinfo=dt.UTC), _UTC_MICROSECONDS).cast(pa.int64()).as_py()
-    for end in (dt.datetime.min, dt.datetime.max)  # noqa: DTZ901  # given their zone above
-)
-_DATETIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?))?"
-    r"\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\+00:00|Z)?"
-)
-
-
-def _datetime(raw: bytes, index: int, note: _Note) -> dt.datetime | None:
-    text = _plain(raw, index)
-    if text is None:
-        return None
-    if raw.startswith(b'"') and not text.strip():
-        note("empty_text_as_null")
-        return None
-    match = _DATETIME.fullmatch(text.strip()) if raw.startswith(b'"') else None
-    if match is None:
-        raise _MisfitError(index, "is not a date-time as in 2024-05-31T12:34:56Z")
-    day, time, zone = match.groups()
-    time, _, fraction = (time or "00").replace(",", ".").partition(".")
-    fraction = f".{fraction[:6]:0<6}" if fraction else ""
-    zone = "+00:00" if zone is None or zone[0] not in "+-" else zone
-    time += ":00:00"[len(time) - len("12") :]
-    try:
-        local = dt.datetime.fromisoformat(f"{day}T{time}{fraction}{zone}")
-    except ValueError:
-        raise _MisfitError(index, "is not a date-time of the years 1 to 9999") from None
-    try:
-        return local.astimezone(dt.UTC)
-    except OverflowError:  # as of 9999-12-31T23:59:59-05:00, the end of time in New York
-        note("kept_within_years_1_to_9999")
-        ends = dt.datetime.max if local.year > 1 else dt.datetime.min  # noqa: DTZ901  # given below
-        return ends.replace(tzinfo=dt.UTC)
-
-
-_DATE_FIRST_ENGINE_YEAR = pa.scalar(dt.date(limits.ENGINE_FIRST_YEAR, 1, 1), pa.date32())
-_DAYS_OF_YEAR_1 = (dt.date(1, 1, 1) - dt.date(1970, 1, 1)).days
-
-
-def _read_dates(raws: _Raws, note: _Note) -> Any:  # pyarrow ships no types
-    try:
-        texts = [None if r is None else _decode_text(r) for r in raws]
-        array = pa.array(texts, pa.string()).cast(pa.date32())
-        earliest = pc.min(array).cast(pa.int32()).as_py()
-        bulk = earliest is None or earliest >= _DAYS_OF_YEAR_1
-    except _REFUSED:
-        bulk = False
-    if not bulk:
-        values = [_date(raw, i, note) for i, raw in enumerate(_present(raws))]
-        array = pa.array(values, pa.date32())
-    _note_early(array, _DATE_FIRST_ENGINE_YEAR, note)
-    return array
-
-
-def _date(raw: bytes, index: int, note: _Note) -> dt.date | None:
-    text = _plain(raw, index)
-    if text is None:
-        return None
-    text = text.strip()
-    if raw.startswith(b'"') and not text:
-        note("empty_text_as_null")
-        return None
-    try:
-        if _DATETIME.fullmatch(text) is None:
-            raise ValueError
-        value = dt.date.fromisoformat(text[:10])
-    except ValueError:
-        raise _MisfitError(index, "is not a date as in 2024-05-31") from None
-    if len(text) > len("2024-05-31"):
-        note("date_time_as_date")
-    return value
-
-
-def _note_early(array: Any, first: Any, note: _Note) -> None:  # pyarrow
-    early = pc.sum(pc.less(array, first)).as_py() or 0
-    note("outside_data_model_years", early)
-
-
-_READERS: dict[Kind, Callable[[_Raws, _Note], Any]] = {
-    Kind.INTEGER: _read_integers,
-    Kind.FLOAT: _read_floats,
-    Kind.BOOLEAN: _read_booleans,
-    Kind.TEXT: _read_texts,
-    Kind.JSON: _read_json,
-    Kind.DATETIME: _read_datetimes,
-    Kind.DATE: _read_dates,
-}
+def _sentence(text: str) -> str:
+    """Return a text as the beginning of a sentence."""
+    return text[0].upper() + text[1:]

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from target_celonis import limits
+from target_celonis.contract import ListedColumn
 from target_celonis.errors import RemoteError
 from target_celonis.http import Answer, Http, expect
 from target_celonis.multipart import FilePart
-from target_celonis.table import ListedColumn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,9 +153,10 @@ class Celonis:
         answer = self._http.get(self._job(job_id))
         return _push_job(expect(answer, f"show push job {job_id}").json())
 
-    def upload_chunk(self, job_id: str, path: Path) -> None:
-        """Add a file of rows to upsert, append or replace with."""
-        answer = self._http.post(f"{self._job(job_id)}/chunks/upserted", file=FilePart(path))
+    def upload_chunk(self, job_id: str, path: Path, *, deletes: bool = False) -> None:
+        """Add a file of rows to upsert, append or replace with, or of rows to delete by key."""
+        kind = "deleted" if deletes else "upserted"
+        answer = self._http.post(f"{self._job(job_id)}/chunks/{kind}", file=FilePart(path))
         expect(answer, f"take a chunk of push job {job_id}")
 
     def execute_job(self, job_id: str) -> Answer:

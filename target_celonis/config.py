@@ -9,20 +9,19 @@ reads a configuration dict or the environment. Must not know: what a setting is 
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import ipaddress
 import itertools
 import json
 import re
 import ssl
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from target_celonis.errors import SettingsError
 from target_celonis.settings import SETTINGS, Setting
+from target_celonis.stream_rules import LoadMethod, StreamRule, StreamSettings, stream_rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,14 +30,6 @@ EMBEDDED = "embedded"
 EMBEDDED_POOL_ID = "local"
 ENVIRONMENT_PREFIX = "TARGET_CELONIS_"
 _POOL_PATH_MARKERS = ("pools", "data-pools")
-
-
-class LoadMethod(StrEnum):
-    """How a stream's records reach its table."""
-
-    UPSERT = "upsert"
-    APPEND_ONLY = "append-only"
-    OVERWRITE = "overwrite"
 
 
 class Secret:
@@ -69,29 +60,6 @@ class Secret:
 
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
-_RULE_KEYS = ("match", "table", "load_method", "key_properties", "trust_end_of_input")
-
-
-@dataclass(frozen=True)
-class StreamRule:
-    """What the configuration says of the streams that ``match`` fits."""
-
-    match: str
-    table: str | None = None
-    load_method: LoadMethod | None = None
-    key_properties: tuple[str, ...] | None = None
-    trust_end_of_input: bool | None = None
-
-
-@dataclass(frozen=True)
-class StreamSettings:
-    """The settings of one stream, rules applied."""
-
-    stream: str
-    table: str
-    load_method: LoadMethod
-    key_properties: tuple[str, ...] | None
-    trust_end_of_input: bool
 
 
 @dataclass(frozen=True)
@@ -133,7 +101,14 @@ class Config:
     streams: tuple[StreamRule, ...]
     add_record_metadata: bool
     mapping: Mapping[str, Any]
+    hard_delete: bool
+    process_activate_version_messages: bool
     trust_end_of_input: bool
+    min_row_ratio: float
+    allow_shrink: tuple[str, ...]
+    schema_change: str
+    oversize_string: str
+    widen_columns: bool
     create_missing_table: str
     timestamp_encoding: str
     chunk_size_bytes: int
@@ -151,7 +126,7 @@ class Config:
 
     def for_stream(self, stream: str) -> StreamSettings:
         """Apply the first rule that matches ``stream``."""
-        rule = next((r for r in self.streams if fnmatch.fnmatchcase(stream, r.match)), None)
+        rule = next((rule for rule in self.streams if rule.matches(stream)), None)
         rule = rule or StreamRule(match="*")
         template = rule.table or self.table_name
         trusted = rule.trust_end_of_input
@@ -161,6 +136,7 @@ class Config:
             load_method=rule.load_method or self.load_method,
             key_properties=rule.key_properties,
             trust_end_of_input=self.trust_end_of_input if trusted is None else trusted,
+            columns=rule.columns,
         )
 
 
@@ -247,10 +223,17 @@ def parse(
         data_push_prefix=_prefix(given["data_push_prefix"]),
         load_method=LoadMethod(given["load_method"]),
         table_name=given["table_name"],
-        streams=tuple(_stream_rule(rule, index) for index, rule in enumerate(given["streams"])),
+        streams=tuple(stream_rule(rule, index) for index, rule in enumerate(given["streams"])),
         add_record_metadata=given["add_record_metadata"],
         mapping=_mapping(given),
+        hard_delete=given["hard_delete"],
+        process_activate_version_messages=given["process_activate_version_messages"],
         trust_end_of_input=given["trust_end_of_input"],
+        min_row_ratio=given["min_row_ratio"],
+        allow_shrink=_names_of_tables(given["allow_shrink"]),
+        schema_change=given["schema_change"],
+        oversize_string=given["oversize_string"],
+        widen_columns=given["widen_columns"],
         create_missing_table=given["create_missing_table"],
         timestamp_encoding=given["timestamp_encoding"],
         chunk_size_bytes=given["chunk_size_mb"] * 1_000_000,
@@ -460,41 +443,14 @@ def _pool_id(text: str) -> str:
     )
 
 
+def _names_of_tables(names: Sequence[Any]) -> tuple[str, ...]:
+    if not all(isinstance(name, str) for name in names):
+        raise SettingsError(
+            "TC-SETTINGS-03", "The setting `allow_shrink` must be a list of names of tables."
+        )
+    return tuple(names)
+
+
 def _prefix(text: str) -> str | None:
     """Return the Data Push prefix with a leading and no trailing slash; None for ``auto``."""
     return None if text == "auto" else "/" + text.strip("/")
-
-
-def _stream_rule(rule: Any, index: int) -> StreamRule:  # unchecked JSON
-    where = f"`streams[{index}]`"
-    if not isinstance(rule, dict) or not isinstance(rule.get("match"), str):
-        raise SettingsError("TC-SETTINGS-03", f"{where} must be an object with a `match` pattern.")
-    for key in rule:
-        if key not in _RULE_KEYS:
-            near = difflib.get_close_matches(key, _RULE_KEYS, n=1)
-            hint = f"Did you mean `{near[0]}`?" if near else ""
-            raise SettingsError("TC-SETTINGS-02", f"{where} holds the unknown key `{key}`.", hint)
-    table, keys = rule.get("table"), rule.get("key_properties")
-    method, trusted = rule.get("load_method"), rule.get("trust_end_of_input")
-    if table is not None and (not isinstance(table, str) or not table):
-        raise SettingsError("TC-SETTINGS-03", f"`table` in {where} must be a text.")
-    if method is not None and method not in tuple(LoadMethod):
-        choices = ", ".join(f"`{option}`" for option in LoadMethod)
-        raise SettingsError("TC-SETTINGS-03", f"`load_method` in {where} must be one of {choices}.")
-    if keys is not None and not (
-        isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-    ):
-        raise SettingsError(
-            "TC-SETTINGS-03", f"`key_properties` in {where} must be a list of names."
-        )
-    if trusted is not None and not isinstance(trusted, bool):
-        raise SettingsError(
-            "TC-SETTINGS-03", f"`trust_end_of_input` in {where} must be true or false."
-        )
-    return StreamRule(
-        match=rule["match"],
-        table=table,
-        load_method=None if method is None else LoadMethod(method),
-        key_properties=None if keys is None else tuple(keys),
-        trust_end_of_input=trusted,
-    )

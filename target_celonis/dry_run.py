@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import shutil
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from target_celonis.push import (
+from target_celonis.celonis import JobType
+from target_celonis.contract import Terms, cut_lengths, terms
+from target_celonis.route import (
     Listing,
     OpenJob,
+    OpenPush,
     PushTask,
     Receipt,
-    column_lengths,
     longest_texts,
     merge_task,
     receipt_of,
@@ -32,19 +33,6 @@ if TYPE_CHECKING:
     from target_celonis.spool import Chunk
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A push job that would be created, and executed once.
-
-    Attributes:
-        job: What it would hold.
-        lengths: Length to declare, by name of each text column.
-    """
-
-    job: OpenJob
-    lengths: dict[str, int]
-
-
 class DryRun:
     """Stands in for the way into Celonis.
 
@@ -54,25 +42,37 @@ class DryRun:
     """
 
     def __init__(self, config: Config, keep: Path | None) -> None:
-        self.planned: list[Planned] = []
+        self.planned: list[OpenPush] = []
         self._config = config
         self._keep = keep
         self._opening = threading.Lock()
+        self._tables: dict[str, str] = {}
 
     def look(self) -> Listing:
         """Know of no table."""
         return Listing(None)
 
-    def open(self, task: PushTask, listing: Listing) -> OpenJob:  # noqa: ARG002  # the route's form
+    def open(self, task: PushTask, listing: Listing) -> OpenPush:  # noqa: ARG002  # the route's form
         """Merge a table's chunks and measure them."""
+        plan = task.plan
         with self._opening:
-            merged = merge_task(task, self._config)
-            lengths = column_lengths(task.plan, longest_texts(merged.chunks))
-            number = f"{len(self.planned) + 1:03d}"
-            superseded = merged.superseded_rows
-            job = OpenJob(task, number, merged.chunks, superseded, length_verified=False)
-            self.planned.append(Planned(job, lengths))
-        return job
+            cuts = cut_lengths(plan, (), self._config)
+            merged = merge_task(task, plan, self._config, cuts)
+            agreed: Terms = terms(plan, longest_texts(merged.chunks), None, self._config)
+            jobs = []
+            if merged.chunks:
+                jobs.append(OpenJob(self._number(0), task.type, merged.chunks))
+            if merged.deleted and task.type is JobType.DELTA:
+                number = self._number(len(jobs))
+                jobs.append(OpenJob(number, task.type, merged.deleted, deletes=True))
+            push = OpenPush(task, tuple(jobs), merged, agreed, length_verified=False)
+            self.planned.append(push)
+            for job in jobs:
+                self._tables[job.id] = plan.table
+        return push
+
+    def _number(self, more: int) -> str:
+        return f"{sum(len(push.jobs) for push in self.planned) + 1 + more:03d}"
 
     def send(self, job: OpenJob, chunk: Chunk) -> None:
         """Keep a chunk, or drop it."""
@@ -80,7 +80,7 @@ class DryRun:
             chunk.path.unlink(missing_ok=True)
             return
         number = job.chunks.index(chunk) + 1
-        directory = self._keep / job.task.plan.table
+        directory = self._keep / self._tables[job.id]
         try:
             for path in (self._keep, directory):
                 path.mkdir(mode=0o700, exist_ok=True)
@@ -88,34 +88,36 @@ class DryRun:
         except OSError as error:
             raise unwritable(self._keep, error) from None
 
-    def commit(self, job: OpenJob) -> Receipt:
-        """Return what a real job would."""
-        return receipt_of(job)
+    def commit(self, push: OpenPush) -> Receipt:
+        """Return what a real push would."""
+        return receipt_of(push)
 
-    def abort(self, job: OpenJob) -> None:
-        """Forget a job."""
+    def abort(self, push: OpenPush) -> None:
+        """Forget a push."""
 
 
-def plan_lines(planned: Sequence[Planned]) -> list[str]:
+def plan_lines(planned: Sequence[OpenPush]) -> list[str]:
     """Return a plan as lines for people."""
     lines = []
-    for each in planned:
-        job, plan = each.job, each.job.task.plan
-        receipt = receipt_of(job)
-        rows, older = receipt.loaded_rows, receipt.superseded_rows
+    for push in planned:
+        plan = push.task.plan
+        receipt = receipt_of(push)
+        rows, older, deleted = receipt.loaded_rows, receipt.superseded_rows, receipt.deleted_rows
         keys = ", ".join(column.name for column in plan.keys) or "none"
         lines += [
             f"stream {plan.stream} -> table {plan.table}",
-            f"  push job   {job.task.type}, keys: {keys}",
+            f"  push job   {push.task.type}, keys: {keys}",
             f"  rows       {rows}, and {older} older versions of their keys left out",
+            f"  deletes    {deleted}",
             f"  chunks     {receipt.chunks}, {receipt.uploaded_bytes / 1e6:.1f} MB",
-            "  submits    1",
+            f"  submits    {len(push.jobs)}",
             "  columns",
         ]
         width = max(len(column.name) for column in plan.columns)
         for column in plan.columns:
-            length = each.lengths.get(column.name)
+            length = push.terms.lengths.get(column.name)
             kind = column.celonis_type if length is None else f"{column.celonis_type}({length})"
             lines.append(f"    {column.name:<{width}}  {kind}")
-    lines.append(f"{len(planned)} push jobs in all. Nothing was sent to Celonis.")
+    submits = sum(len(push.jobs) for push in planned)
+    lines.append(f"{submits} push jobs in all. Nothing was sent to Celonis.")
     return lines

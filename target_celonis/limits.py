@@ -22,6 +22,10 @@ limit of VARCHAR in the database) at four octets a character, the factor of the 
 LONGEST_STRING = STRING_LENGTHS[-1]
 """Longest text, in characters, that a column surely holds."""
 
+LONGEST_DECLARED_STRING = 65_000
+"""Longest length that may be declared: what Celonis' own Kafka connector allows (observed). Whether
+so many characters fit is not known."""
+
 LISTED_OCTETS_PER_CHARACTER = 4
 """The column listing shows four times the length that a column was made with (observed)."""
 

@@ -117,46 +117,55 @@ class StreamMapper:
         return found
 
     def _mapped(self, stream_map: Any, run: RecordRun) -> RecordRun:
-        made = RecordRun(stream_map.stream_alias, run.version)
+        made = RecordRun(
+            stream_map.stream_alias, run.version, file=run.file, message_line=run.message_line
+        )
         if isinstance(stream_map, RemoveRecordTransform):
             made.filtered = len(run.records)
             return made
         made.not_finite, made.surrogates = run.not_finite, run.surrogates
         for index, record in enumerate(run.records):
-            line = run.lines[index]
-            with _as_settings_error(f"The stream map of stream `{run.stream}`, in line {line}"):
+            place = run.place(index)
+            with _as_settings_error(f"The stream map of stream `{run.stream}`, in {place}"):
                 values = stream_map.transform(deserialize_json(record))
                 if isinstance(stream_map, SameRecordTransform) or values is not None:
                     made.records.append(_encode(values))
-                    made.lines.append(line)
+                    made.lines.append(run.lines[index])
                     made.time_extracted += run.time_extracted[index : index + 1]
                 else:
                     made.filtered += 1
         return made
 
     def _with_metadata_values(self, run: RecordRun) -> RecordRun:
-        """Put the values behind the record's own, in its JSON text; the last of a name counts."""
+        """Put the values beside the record's own, in its JSON text; the last of a name counts.
+
+        A batch file's records have no time of extraction but one that they hold themselves.
+        """
         now = self._clock.now()
         received = datetime.fromtimestamp(now, UTC).isoformat()
         version = "null" if run.version is None else str(run.version)
-        constant = (
-            f'"_sdc_received_at":"{received}","_sdc_batched_at":"{received}",'
+        if run.file is None:
+            before = b'{"_sdc_deleted_at":null'
+            extracted_at = [b',"_sdc_extracted_at":' + value for value in run.time_extracted]
+        else:
+            before = b'{"_sdc_deleted_at":null,"_sdc_extracted_at":null'
+            extracted_at = [b""] * len(run.records)
+        behind = (
+            f',"_sdc_received_at":"{received}","_sdc_batched_at":"{received}",'
             f'"_sdc_sequence":{round(now * 1000)},"_sdc_table_version":{version},'
             f'"_sdc_sync_started_at":{self._started_at}}}'
         ).encode()
         records = [
             b"".join(
                 (
-                    b'{"_sdc_deleted_at":null',
+                    before,
                     b"" if record[1:-1].isspace() or len(record) == len(b"{}") else b",",
                     record[1:-1],
-                    b',"_sdc_extracted_at":',
                     extracted,
-                    b",",
-                    constant,
+                    behind,
                 )
             )
-            for record, extracted in zip(run.records, run.time_extracted, strict=True)
+            for record, extracted in zip(run.records, extracted_at, strict=True)
         ]
         return replace(run, records=records)
 

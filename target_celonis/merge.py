@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from target_celonis.kinds import Kind
 from target_celonis.spool import Chunk, ChunkWriter, read_row_groups, unwritable
-from target_celonis.table import Kind, TablePlan
+from target_celonis.table import TablePlan, deleted_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +48,14 @@ class Merged:
     Attributes:
         chunks: In order.
         superseded_rows: Rows left out, since a later one has their key.
+        deleted: Chunks of rows to delete by their key, which no other chunk holds.
+        cut_texts: How many texts were cut, by column name.
     """
 
     chunks: tuple[Chunk, ...]
     superseded_rows: int
+    deleted: tuple[Chunk, ...] = ()
+    cut_texts: Counter[str] = field(default_factory=Counter)
 
 
 def merge(
@@ -61,6 +67,7 @@ def merge(
     chunk_limit_bytes: int,
     timestamp_encoding: str,
     partition_rows: int = PARTITION_ROWS,
+    cut_lengths: Mapping[str, int] | None = None,
 ) -> Merged:
     """Bring chunks to one schema and, where the job has keys, to one row per key.
 
@@ -72,58 +79,135 @@ def merge(
         chunk_limit_bytes: Limit of rewritten chunks.
         timestamp_encoding: ``int96`` or ``millis``.
         partition_rows: How many rows may be sorted in memory.
+        cut_lengths: Characters at which texts are cut, by column name.
 
     Raises:
         LimitError: The disk is full or gone.
     """
     try:
         superseded = _superseded(chunks, plan, directory, partition_rows) if keyed else None
+        rewriting = _Rewriting(plan, directory, chunk_limit_bytes, timestamp_encoding, cut_lengths)
         merged: list[Chunk] = []
-        dropped = 0
         for index, chunk in enumerate(chunks):
             rows = superseded.of_chunk(index) if superseded is not None else None
-            if rows is None and chunk.plan.arrow_schema.equals(plan.arrow_schema):
+            if rows is None and rewriting.leaves(chunk):
                 merged.append(chunk)
-                continue
-            target = directory / f"chunk-{index:04d}"
-            target.mkdir(mode=0o700)
-            writer = ChunkWriter(target, plan, chunk_limit_bytes, timestamp_encoding)
-            dropped += _rewrite(chunk, rows, plan, writer)
-            merged += writer.finish()
-            chunk.path.unlink()
-        return Merged(tuple(merged), dropped)
+            else:
+                merged += rewriting.rewrite(index, chunk, rows)
+        return Merged(
+            chunks=tuple(merged),
+            superseded_rows=rewriting.superseded_rows,
+            deleted=rewriting.finish_deleted(),
+            cut_texts=rewriting.cut_texts,
+        )
     except OSError as error:
         raise unwritable(directory, error) from None
 
 
-def _rewrite(chunk: Chunk, superseded: Any, plan: TablePlan, writer: ChunkWriter) -> int:
-    """Copy a chunk without its superseded rows, under ``plan``; return how many were left out."""
-    start = dropped = low = 0
-    for table in read_row_groups(chunk):
-        kept = table
-        if superseded is not None:
-            high = bisect_left(_Places(superseded), start + table.num_rows, low)
-            here = superseded.slice(low, high - low)
-            low = high
-            if len(here):
-                places = _counting(start, table.num_rows)
-                kept = table.filter(pc.invert(pc.is_in(places, value_set=here)))
-        start += table.num_rows
-        dropped += table.num_rows - kept.num_rows
-        for batch in conform(kept, plan).to_batches():
-            writer.add(batch)
-    return dropped
+class _Rewriting:
+    """Chunks written anew: without superseded rows, under one plan, with no text too long.
+
+    Args:
+        plan: What they are to look like.
+        directory: Where they go.
+        chunk_limit_bytes: See ``merge``.
+        timestamp_encoding: See ``merge``.
+        cut_lengths: See ``merge``.
+    """
+
+    def __init__(
+        self,
+        plan: TablePlan,
+        directory: Path,
+        chunk_limit_bytes: int,
+        timestamp_encoding: str,
+        cut_lengths: Mapping[str, int] | None,
+    ) -> None:
+        self.superseded_rows = 0
+        self.cut_texts: Counter[str] = Counter()
+        self._plan = plan
+        self._directory = directory
+        self._chunk_limit_bytes = chunk_limit_bytes
+        self._timestamp_encoding = timestamp_encoding
+        self._cut_lengths = cut_lengths or {}
+        self._deleted: ChunkWriter | None = None
+
+    def leaves(self, chunk: Chunk) -> bool:
+        """Return whether a chunk can stay as it is, as far as its columns go."""
+        return chunk.plan.arrow_schema.equals(self._plan.arrow_schema) and all(
+            chunk.longest.get(name, 0) <= length for name, length in self._cut_lengths.items()
+        )
+
+    def rewrite(self, index: int, chunk: Chunk, superseded: Any) -> tuple[Chunk, ...]:
+        """Write a chunk anew and remove it.
+
+        Args:
+            index: Its number.
+            chunk: The chunk.
+            superseded: Places of rows to leave out, sorted; or None.
+        """
+        writer = self._writer(f"chunk-{index:04d}")
+        start = low = 0
+        for table in read_row_groups(chunk):
+            kept = table
+            if superseded is not None:
+                high = bisect_left(_Places(superseded), start + table.num_rows, low)
+                here = superseded.slice(low, high - low)
+                low = high
+                if len(here):
+                    places = _counting(start, table.num_rows)
+                    kept = table.filter(pc.invert(pc.is_in(places, value_set=here)))
+            start += table.num_rows
+            self.superseded_rows += table.num_rows - kept.num_rows
+            marks = deleted_rows(kept)
+            if marks is not None:
+                self._delete(kept.filter(marks))
+                kept = kept.filter(pc.invert(marks))
+            for batch in self._cut(conform(kept, self._plan)).to_batches():
+                writer.add(batch)
+        chunk.path.unlink()
+        return writer.finish()
+
+    def _writer(self, name: str) -> ChunkWriter:
+        target = self._directory / name
+        target.mkdir(mode=0o700)
+        return ChunkWriter(target, self._plan, self._chunk_limit_bytes, self._timestamp_encoding)
+
+    def _delete(self, table: Any) -> None:  # pyarrow ships no types
+        """Put rows among those to delete."""
+        if not table.num_rows:
+            return
+        self._deleted = self._deleted or self._writer("deleted")
+        for batch in self._cut(conform(table, self._plan), count=False).to_batches():
+            self._deleted.add(batch)
+
+    def finish_deleted(self) -> tuple[Chunk, ...]:
+        """Return the chunks of rows to delete."""
+        return () if self._deleted is None else self._deleted.finish()
+
+    def _cut(self, table: Any, *, count: bool = True) -> Any:  # pyarrow ships no types
+        """Return a table whose texts fit; what is cut of rows to delete reaches no column."""
+        for place, wanted in enumerate(self._plan.arrow_schema):
+            length = self._cut_lengths.get(wanted.name)
+            if length is None:
+                continue
+            texts = table.column(place)
+            longer = pc.sum(pc.greater(pc.utf8_length(texts), length)).as_py() or 0
+            if longer:
+                self.cut_texts[wanted.name] += longer if count else 0
+                table = table.set_column(place, wanted, pc.utf8_slice_codeunits(texts, 0, length))
+        return table
 
 
 def conform(table: Any, plan: TablePlan) -> Any:  # pyarrow ships no types
     """Return a table with the plan's columns; those that it lacks are null."""
     arrays = []
-    for field in plan.arrow_schema:
-        if field.name not in table.column_names:
-            arrays.append(pa.nulls(table.num_rows, field.type))
+    for wanted in plan.arrow_schema:
+        if wanted.name not in table.column_names:
+            arrays.append(pa.nulls(table.num_rows, wanted.type))
             continue
-        column = table.column(field.name)
-        arrays.append(column if column.type == field.type else _cast(column, field.type))
+        column = table.column(wanted.name)
+        arrays.append(column if column.type == wanted.type else _cast(column, wanted.type))
     return pa.Table.from_arrays(arrays, schema=plan.arrow_schema)
 
 

@@ -1,38 +1,42 @@
 """Bytes on stdin become Singer messages in order, records as runs of one stream.
 
-Hides reading (blocks, lines split over blocks, a pipe that falls silent), the JSON of the
-envelope, and what taps print that is no JSON (NaN, lone surrogates). Guarantees: messages come in
-the input's order, except that records of several streams between two other messages are grouped by
-stream; a state's JSON is handed on byte by byte; memory is bounded by the block and the longest
-line allowed; a fault is an ``InputError`` that names the line. Must not know: tables, files, what
-a record holds.
+Hides the JSON of the envelope. Guarantees: messages come in the input's order, except that records
+of several streams between two other messages are grouped by stream; a state's JSON is handed on
+byte by byte; memory is bounded by the block and the longest line allowed; a fault is an
+``InputError`` that names the line. Must not know: tables, files, what a record holds.
 
 The sequence number of a message is the number of its line.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
 import re
-import select
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from target_celonis.errors import InputError
+from target_celonis.lines import BYTE_ORDER_MARK, LineSplitter, line_too_long, repair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BLOCK_BYTES = 1 << 20
-_PIPE_BYTES = 1 << 20
+    from target_celonis.lines import Source
+
+SEND_RECORDS = "Remove `batch_config` from the tap's configuration, so that it sends records."
+"""What to do about a batch that cannot be read."""
+
 _NULL = b"null"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_F_SETPIPE_SZ = 1031  # not in fcntl before Python 3.10, Linux only
+
+
+def place_of(line: int, file: str | None, message_line: int) -> str:
+    """Return where a record stands: its line, of a batch file too that a message names."""
+    if file is None:
+        return f"line {line}"
+    return f"line {line} of the batch file {file} (line {message_line})"
 
 
 @dataclass(slots=True)
@@ -43,11 +47,13 @@ class RecordRun:
         stream: The stream's name.
         version: The ``version`` of its RECORD messages, if they carry one.
         records: JSON text of each record.
-        lines: Line number of each record.
+        lines: Line number of each record, in ``file`` if there is one.
         not_finite: How many NaN or infinite numbers were read as null.
         surrogates: How many lone surrogates were replaced.
         filtered: How many records a stream map left out.
         time_extracted: JSON text of each message's ``time_extracted``, where they are kept.
+        file: The batch file that the records come from; None of RECORD messages.
+        message_line: Line of the BATCH message that names the file.
     """
 
     stream: str
@@ -58,6 +64,22 @@ class RecordRun:
     surrogates: int = 0
     filtered: int = 0
     time_extracted: list[bytes] = field(default_factory=list)
+    file: str | None = None
+    message_line: int = 0
+
+    @property
+    def first_sequence(self) -> int:
+        """Sequence number of the first record."""
+        return self.lines[0] if self.file is None else self.message_line
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence number of the last record."""
+        return self.lines[-1] if self.file is None else self.message_line
+
+    def place(self, index: int) -> str:
+        """Return where a record stands, to be read in a sentence."""
+        return place_of(self.lines[index], self.file, self.message_line)
 
     def extend(self, later: RecordRun) -> None:
         """Take the records of a later run of this stream; the version becomes theirs."""
@@ -80,6 +102,7 @@ class SchemaMessage:
         key_properties: Its key properties.
         source: The tap's name of the stream, where a stream map gave it another; other messages
             speak of that one.
+        bookmark_properties: Those that the tap reads on from, where it reads incrementally.
     """
 
     line: int
@@ -87,6 +110,7 @@ class SchemaMessage:
     schema: dict[str, Any]
     key_properties: tuple[str, ...]
     source: str
+    bookmark_properties: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,52 +144,28 @@ class Idle:
     """Nothing came for a while."""
 
 
-Message = RecordRun | SchemaMessage | StateMessage | ActivateVersionMessage | Idle
+@dataclass(frozen=True, slots=True)
+class BatchMessage:
+    """A BATCH message: records that stand in files.
 
-
-class Source:
-    """Where the bytes come from.
-
-    Args:
-        file: A file; a text file's buffer is taken.
-        wake_fd: A file descriptor that becomes readable when waiting must end at once.
-        idle_seconds: How long a read waits before it says that nothing came.
+    Attributes:
+        line: Its line.
+        stream: Their stream.
+        format: The files' format.
+        compression: Their compression, None if there is none.
+        manifest: The files, as the tap names them.
+        version: The ``version`` of the records, if the message carries one.
     """
 
-    def __init__(
-        self, file: IO[Any], wake_fd: int | None = None, idle_seconds: float = 1.0
-    ) -> None:
-        binary = getattr(file, "buffer", file)
-        self._file: IO[bytes] = getattr(binary, "raw", binary)
-        if isinstance(file, io.StringIO):
-            self._file = io.BytesIO(file.read().encode())
-        self._wake_fd = wake_fd
-        self._idle_seconds = idle_seconds
-        self._buffer = bytearray(BLOCK_BYTES)
-        self._fd = self._selectable_fd()
+    line: int
+    stream: str
+    format: str
+    compression: str | None
+    manifest: tuple[str, ...]
+    version: int | None = None
 
-    def _selectable_fd(self) -> int | None:
-        if os.name != "posix":
-            return None
-        try:
-            fd = self._file.fileno()
-        except (OSError, AttributeError, io.UnsupportedOperation):
-            return None
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl  # absent on Windows
 
-            fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
-        return fd
-
-    def read(self) -> bytes | None:
-        """Return the next bytes: empty at the end, None when nothing came for a while."""
-        if self._fd is not None:
-            watched = [self._fd] if self._wake_fd is None else [self._fd, self._wake_fd]
-            ready, _, _ = select.select(watched, [], [], self._idle_seconds)
-            if self._fd not in ready:
-                return None
-        got = self._file.readinto(self._buffer)  # type: ignore[attr-defined]  # raw or BytesIO
-        return None if got is None else bytes(memoryview(self._buffer)[:got])
+Message = RecordRun | SchemaMessage | StateMessage | ActivateVersionMessage | BatchMessage | Idle
 
 
 def read_messages(
@@ -185,29 +185,15 @@ def read_messages(
         InputError: A line is not a Singer message, too long, or cut off by the end of the input.
     """
     parser = _Parser(keep_time_extracted)
-    tail: list[bytes] = []
-    tail_bytes = 0
+    splitter = LineSplitter()
     while (block := source.read()) != b"":
         if block is None:
             yield Idle()
             continue
-        end = block.rfind(b"\n") + 1
-        if end:
-            tail.append(block[:end])
-            whole = parser.lines_of(tail)
-            tail_bytes = 0
-            yield from parser.parse(whole)
-        if end < len(block):
-            tail.append(block[end:])
-            tail_bytes += len(block) - end
-            if tail_bytes > line_limit_bytes:
-                raise InputError(
-                    "TC-INPUT-09",
-                    f"Line {parser.line + 1} is longer than {line_limit_bytes // 1_000_000} MB.",
-                    "Raise `memory_limit_mb`; a line may take a quarter of it.",
-                )
-    if tail_bytes:
-        yield from parser.parse(parser.lines_of(tail), last=True)
+        yield from parser.parse(splitter.add(block))
+        if splitter.held_bytes > line_limit_bytes:
+            raise line_too_long(f"Line {parser.line + 1}", line_limit_bytes)
+    yield from parser.parse(splitter.rest(), last=True)
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -219,8 +205,16 @@ class _Envelope(msgspec.Struct, gc=False):
     value: msgspec.Raw = msgspec.Raw(b"")
     schema: msgspec.Raw = msgspec.Raw(b"")
     key_properties: msgspec.Raw = msgspec.Raw(b"")
+    bookmark_properties: msgspec.Raw = msgspec.Raw(b"")
     version: msgspec.Raw = msgspec.Raw(b"")
     time_extracted: msgspec.Raw = msgspec.Raw(b"")
+    encoding: msgspec.Raw = msgspec.Raw(b"")
+    manifest: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Encoding(msgspec.Struct, gc=False):
+    format: str
+    compression: str | None = None
 
 
 class _Syncing(msgspec.Struct, gc=False):
@@ -230,8 +224,12 @@ class _Syncing(msgspec.Struct, gc=False):
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_syncing = msgspec.json.Decoder(_Syncing).decode
 _decode_schema = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_keys = msgspec.json.Decoder(list[str] | None).decode
+_decode_names = msgspec.json.Decoder(list[str] | None).decode
+_decode_name_or_names = msgspec.json.Decoder(list[str] | str | None).decode
+_decode_encoding = msgspec.json.Decoder(_Encoding).decode
+_decode_manifest = msgspec.json.Decoder(tuple[str, ...]).decode
 _decode_version = msgspec.json.Decoder(int).decode
+_NamesDecoder = Callable[..., list[str] | str | None]
 
 
 class _Parser:
@@ -240,18 +238,6 @@ class _Parser:
     def __init__(self, keep_time_extracted: bool) -> None:
         self.line = 0
         self._keep_time_extracted = keep_time_extracted
-
-    def lines_of(self, pieces: list[bytes]) -> list[bytes]:
-        """Return the lines of pieces, the last one first; the pieces are let go of.
-
-        A line may take a quarter of all memory: as few copies of it live at a time as possible.
-        """
-        lines = b"".join(pieces).split(b"\n")
-        pieces.clear()
-        if not lines[-1]:
-            lines.pop()  # behind the last line end
-        lines.reverse()
-        return lines
 
     def parse(self, lines: list[bytes], *, last: bool = False) -> Iterator[Message]:
         """Parse whole lines, emptying the list from behind.
@@ -296,17 +282,18 @@ class _Parser:
     def _decode(self, line: bytes, *, last: bool) -> tuple[_Envelope, bytes, int, int]:
         """Decode a line; return its text as it was decoded, and what was repaired in it."""
         text, not_finite, surrogates = line, 0, 0
-        if self.line == 1 and line.startswith(_BYTE_ORDER_MARK):
-            text = line[len(_BYTE_ORDER_MARK) :]
+        if self.line == 1 and line.startswith(BYTE_ORDER_MARK):
+            text = line[len(BYTE_ORDER_MARK) :]
         try:
-            message = _decode_envelope(text)
+            try:
+                message = _decode_envelope(text)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                text, not_finite, surrogates = repair(text)
+                message = self._decode_again(text, last=last)
         except RecursionError:
             raise InputError(
                 "TC-INPUT-01", f"Line {self.line} is nested too deeply to be read."
             ) from None
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            text, not_finite, surrogates = _repair(text)
-            message = self._decode_again(text, last=last)
         twice = text.count(b'"type"') != 1
         if twice or (b"\\u00" in text and _ESCAPED_TYPE.search(text)):
             self._refuse_two_types(text, message)
@@ -404,14 +391,32 @@ class _Parser:
                 )
             return ActivateVersionMessage(self.line, self._stream(message), version)
         if kind == "BATCH":
-            raise InputError(
-                "TC-INPUT-11",
-                f"Line {self.line} is a BATCH message, which this target does not take.",
-                "Remove `batch_config` from the tap's configuration, so that it sends records.",
-            )
+            return self._batch(message)
         raise InputError(
             "TC-INPUT-04",
             f"The message in line {self.line} has a type that Singer does not define.",
+        )
+
+    def _batch(self, message: _Envelope) -> BatchMessage:
+        stream = self._stream(message)
+        try:
+            encoding = _decode_encoding(message.encoding or b"null")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self._malformed_batch(stream, 'no `encoding` like {"format": "jsonl"}') from None
+        try:
+            manifest = _decode_manifest(message.manifest or b"null")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self._malformed_batch(stream, "no `manifest` that lists files") from None
+        version = self._version(message) if message.version else None
+        return BatchMessage(
+            self.line, stream, encoding.format, encoding.compression, manifest, version
+        )
+
+    def _malformed_batch(self, stream: str, fault: str) -> InputError:
+        return InputError(
+            "TC-INPUT-11",
+            f"The BATCH of stream `{stream}` in line {self.line} has {fault}.",
+            SEND_RECORDS,
         )
 
     def _state(self, message: _Envelope) -> StateMessage:
@@ -442,47 +447,24 @@ class _Parser:
                 "TC-INPUT-06",
                 f"The SCHEMA of stream `{stream}` in line {self.line} has no `schema` object.",
             ) from None
+        keys = self._names(stream, "key_properties", message.key_properties, _decode_names)
+        bookmarks = self._names(
+            stream, "bookmark_properties", message.bookmark_properties, _decode_name_or_names
+        )
+        return SchemaMessage(self.line, stream, schema, keys, stream, bookmarks)
+
+    def _names(
+        self, stream: str, field_name: str, raw: msgspec.Raw, decode: _NamesDecoder
+    ) -> tuple[str, ...]:
         try:
-            keys = _decode_keys(message.key_properties or b"null")
+            names = decode(raw or b"null")
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise InputError(
                 "TC-INPUT-03",
-                f"The `key_properties` of stream `{stream}` in line {self.line} are no list of "
+                f"The `{field_name}` of stream `{stream}` in line {self.line} are no list of "
                 "names.",
             ) from None
-        return SchemaMessage(self.line, stream, schema, tuple(keys or ()), stream)
+        return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 _ESCAPED_TYPE = re.compile(rb"\\u00(?:74|79|70|65)")  # a letter of "type", needlessly escaped
-_STRING_OR_CONSTANT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?Infinity|NaN')
-_LONE_SURROGATE = re.compile(
-    rb"(\\\\)|(\\u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
-)
-
-
-def _repair(line: bytes) -> tuple[bytes, int, int]:
-    """Make JSON of what Python's ``json`` and ``simplejson`` print in its place.
-
-    Returns:
-        The line with NaN and infinities as null and lone surrogates as U+FFFD, and how many of
-        each there were.
-    """
-    not_finite = surrogates = 0
-
-    def surrogate(match: re.Match[bytes]) -> bytes:
-        nonlocal surrogates
-        if match.group(1) or match.group(2):
-            return match.group(0)
-        surrogates += 1
-        return rb"\ufffd"
-
-    def token(match: re.Match[bytes]) -> bytes:
-        nonlocal not_finite
-        found = match.group(0)
-        if found.startswith(b'"'):
-            return _LONE_SURROGATE.sub(surrogate, found)
-        not_finite += 1
-        return b"null"
-
-    return _STRING_OR_CONSTANT.sub(token, line), not_finite, surrogates

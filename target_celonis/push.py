@@ -1,7 +1,7 @@
 """The life of push jobs: create, upload, execute, wait, delete.
 
-Hides what a job needs before it may be created (one row per key, one schema, lengths, the table in
-the pool), the calls and their deadlines. Guarantees: a job that was not executed is deleted, one
+Hides what a job needs before it may be created (the table in the pool, one row per key, one schema,
+lengths), the calls and their deadlines. Guarantees: a job that was not executed is deleted, one
 that was is never cancelled; a ``Receipt`` means that Celonis reported DONE. Must not know: streams'
 states, when a checkpoint is due, threads.
 
@@ -14,9 +14,8 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from target_celonis import limits
 from target_celonis.celonis import (
@@ -25,11 +24,19 @@ from target_celonis.celonis import (
     JobSpec,
     JobStatus,
     JobType,
-    PoolTable,
     PushJob,
     SchemaColumn,
 )
 from target_celonis.clock import Clock, Deadline, StoppedError
+from target_celonis.contract import (
+    ListedColumn,
+    Terms,
+    check_outcome,
+    cut_lengths,
+    fitted,
+    refuse_shrinking,
+    terms,
+)
 from target_celonis.errors import (
     ContractError,
     LimitError,
@@ -38,104 +45,27 @@ from target_celonis.errors import (
     TargetCelonisError,
 )
 from target_celonis.http import expect, rate_limit_pause
-from target_celonis.merge import PARTITION_ROWS, Merged, merge
-from target_celonis.table import ListedColumn, TablePlan, compare, declared_length
+from target_celonis.route import (
+    Listing,
+    OpenJob,
+    OpenPush,
+    PushTask,
+    Receipt,
+    longest_texts,
+    merge_task,
+    receipt_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
+    from target_celonis.celonis import PoolTable
     from target_celonis.config import Config
     from target_celonis.spool import Chunk
+    from target_celonis.table import TablePlan
+    from target_celonis.table_notes import TableNotes
 
 logger = logging.getLogger("target-celonis")
-
-_BYTES_PER_SORTED_ROW = 100
-
-
-@dataclass(frozen=True, eq=False)  # two tasks are never the same
-class PushTask:
-    """The rows of one table that one push job is to load.
-
-    Attributes:
-        plan: The table.
-        type: REPLACE or DELTA.
-        chunks: In the order of their records; emptied from disk by the push.
-        directory: Empty, for files made on the way.
-        rows: Records in the chunks.
-    """
-
-    plan: TablePlan
-    type: JobType
-    chunks: tuple[Chunk, ...]
-    directory: Path
-    rows: int
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """A push job that Celonis reported DONE.
-
-    Attributes:
-        task: What was asked for.
-        job_id: Its id; the job itself is deleted by now.
-        loaded_rows: Rows in its chunks.
-        superseded_rows: Rows left out, since a later one of the same push has their key.
-        chunks: How many were uploaded.
-        uploaded_bytes: Their size.
-        length_verified: Whether the table's column lengths could be read.
-    """
-
-    task: PushTask
-    job_id: str
-    loaded_rows: int
-    superseded_rows: int
-    chunks: int
-    uploaded_bytes: int
-    length_verified: bool
-
-
-@dataclass
-class OpenJob:
-    """A push job that was created and not yet executed."""
-
-    task: PushTask
-    id: str
-    chunks: tuple[Chunk, ...]
-    superseded_rows: int
-    length_verified: bool
-    awaited_columns: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The pool's tables at the start of a push; None where the key may not list them."""
-
-    tables: tuple[PoolTable, ...] | None
-
-
-class PushRoute(Protocol):
-    """A way for a table's chunks into Celonis."""
-
-    def look(self) -> Listing:
-        """Read what the pool holds."""
-        ...
-
-    def open(self, task: PushTask, listing: Listing) -> OpenJob:
-        """Check a table and make a job for it."""
-        ...
-
-    def send(self, job: OpenJob, chunk: Chunk) -> None:
-        """Hand over one chunk; may be called from several threads."""
-        ...
-
-    def commit(self, job: OpenJob) -> Receipt:
-        """Have the job carried out and wait for its end."""
-        ...
-
-    def abort(self, job: OpenJob) -> None:
-        """Forget a job that was not carried out."""
-        ...
 
 
 class DataPush:
@@ -145,12 +75,14 @@ class DataPush:
         celonis: The pool.
         config: Deadlines, chunk size and the like.
         clock: For waits.
+        notes: What earlier runs left of the pool's tables.
     """
 
-    def __init__(self, celonis: Celonis, config: Config, clock: Clock) -> None:
+    def __init__(self, celonis: Celonis, config: Config, clock: Clock, notes: TableNotes) -> None:
         self._celonis = celonis
         self._config = config
         self._clock = clock
+        self._notes = notes
         self._merging = threading.Lock()
         self._next_submit = 0.0
         self._unlisted_said = False
@@ -171,70 +103,101 @@ class DataPush:
                 "the push."
             )
 
-    def open(self, task: PushTask, listing: Listing) -> OpenJob:
-        """Merge the chunks, compare with the pool's table and create the job.
+    def open(self, task: PushTask, listing: Listing) -> OpenPush:
+        """Compare with the pool's table, merge the chunks and create the jobs.
 
         Raises:
             ContractError: The table in the pool does not fit the stream.
         """
-        plan = task.plan
+        is_there, listed = self._table(task, listing)
+        plan = task.plan if listed is None else fitted(task.plan, listed, self._config)
+        keeps_table = task.type is JobType.DELTA
+        beside = listed if keeps_table else None  # what a REPLACE finds does not matter
         with self._merging:  # one at a time, since each takes its share of memory
-            merged = merge_task(task, self._config)
-        longest = longest_texts(merged.chunks)
-        spec, verified = self._spec(task, longest, listing)
-        job = self._celonis.create_job(spec)
-        logger.info("Table %s: push job %s (%s) created.", plan.table, job.id, spec.type)
-        return OpenJob(
-            task=task,
-            id=job.id,
-            chunks=merged.chunks,
-            superseded_rows=merged.superseded_rows,
-            length_verified=verified,
-            awaited_columns=tuple(column.name for column in spec.columns)
-            if spec.adds_columns
-            else (),
-        )
-
-    def _spec(
-        self, task: PushTask, longest: dict[str, int], listing: Listing
-    ) -> tuple[JobSpec, bool]:
-        """Return the job to create, and whether the table's lengths were looked at."""
-        plan, job_type = task.plan, task.type
-        lengths = column_lengths(plan, longest)
-        adds_columns = False
-        verified = listing.tables is not None
-        if job_type is JobType.DELTA and listing.tables is not None:
-            present = self._find(plan.table, listing.tables)
-            if present is not None:
-                listed = self._celonis.columns(present.name)
-                verified = listed is not None
-                if listed is None:
-                    self._say_unlisted()
-                else:
-                    adds_columns = _check_table(plan, longest, listed)
-                    lengths |= {c.name: c.length for c in _same_names(plan, listed) if c.length}
-            elif (
-                self._config.create_missing_table == "replace"
+            cuts = cut_lengths(plan, beside or (), self._config)
+            merged = merge_task(task, plan, self._config, cuts)
+        agreed = terms(plan, longest_texts(merged.chunks), beside, self._config)
+        rows = sum(chunk.rows for chunk in merged.chunks)
+        if not keeps_table and rows and is_there is not False:
+            refuse_shrinking(plan.table, rows, self._notes.rows(plan.table), self._config)
+        push = OpenPush(task, (), merged, agreed, length_verified=listing.tables is not None)
+        if keeps_table and is_there and listed is None:
+            push.length_verified = False
+        if rows:
+            replaces = not keeps_table or (
+                is_there is False
+                and self._config.create_missing_table == "replace"
                 and plan.table.casefold() not in self._made
-            ):
-                job_type = JobType.REPLACE
-        keyed = job_type is JobType.DELTA  # a REPLACE has no keys, its rows are unique by now
-        columns = tuple(
-            SchemaColumn(
-                name=column.name,
-                type=column.celonis_type,
-                length=lengths.get(column.name),
-                is_key=keyed and column.is_key,
             )
-            for column in plan.columns
-        )
-        return JobSpec(
+            job_type = JobType.REPLACE if replaces else JobType.DELTA
+            self._create(push, plan, job_type, merged.chunks, deletes=False)
+        elif not keeps_table:
+            logger.warning(
+                "Table %s is left as it is: all its new rows are deleted ones, and zero rows never "
+                "replace a table.",
+                plan.table,
+            )
+        if merged.deleted and keeps_table and (is_there is not False or self._was_made(plan)):
+            try:
+                self._create(push, plan, JobType.DELTA, merged.deleted, deletes=True)
+            except BaseException:
+                self.abort(push)
+                raise
+        return push
+
+    def _was_made(self, plan: TablePlan) -> bool:
+        return plan.table.casefold() in self._made
+
+    def _table(
+        self, task: PushTask, listing: Listing
+    ) -> tuple[bool | None, list[ListedColumn] | None]:
+        """Return whether the pool has the table (None: not known), and its columns if need be."""
+        frozen = self._config.schema_change == "freeze"
+        if listing.tables is None:
+            if frozen:
+                raise _not_comparable(task.plan.table)
+            return None, None
+        present = self._find(task.plan.table, listing.tables)
+        if present is None:
+            return False, None
+        if task.type is JobType.REPLACE and not frozen:
+            return True, None
+        listed = self._celonis.columns(present.name)
+        if listed is None:
+            if frozen:
+                raise _not_comparable(task.plan.table)
+            self._say_unlisted()
+        return True, listed
+
+    def _create(
+        self,
+        push: OpenPush,
+        plan: TablePlan,
+        job_type: JobType,
+        chunks: tuple[Chunk, ...],
+        *,
+        deletes: bool,
+    ) -> None:
+        """Create a job of a push."""
+        keyed = job_type is JobType.DELTA  # a REPLACE has no keys, its rows are unique by now
+        spec = JobSpec(
             table=plan.table,
             type=job_type,
-            columns=columns,
+            columns=tuple(
+                SchemaColumn(
+                    name=column.name,
+                    type=column.celonis_type,
+                    length=push.terms.lengths.get(column.name),
+                    is_key=keyed and column.is_key,
+                )
+                for column in plan.columns
+            ),
             keys=tuple(column.name for column in plan.keys) if keyed else (),
-            adds_columns=adds_columns,
-        ), verified
+            adds_columns=keyed and bool(push.terms.new),
+        )
+        job = self._celonis.create_job(spec)
+        logger.info("Table %s: push job %s (%s) created.", plan.table, job.id, spec.type)
+        push.jobs = (*push.jobs, OpenJob(job.id, job_type, chunks, deletes=deletes))
 
     def _find(self, table: str, tables: Sequence[PoolTable]) -> PoolTable | None:
         wanted = (table.casefold(), self._celonis.connection_id)
@@ -242,51 +205,62 @@ class DataPush:
 
     def send(self, job: OpenJob, chunk: Chunk) -> None:
         """Upload one chunk."""
-        self._celonis.upload_chunk(job.id, chunk.path)
+        self._celonis.upload_chunk(job.id, chunk.path, deletes=job.deletes)
         chunk.path.unlink(missing_ok=True)
 
-    def abort(self, job: OpenJob) -> None:
-        """Delete a job that was not executed; a failure leaves an orphan that does no harm."""
-        try:
-            self._celonis.delete_job(job.id)
-            logger.info("Table %s: push job %s deleted.", job.task.plan.table, job.id)
-        except (TargetCelonisError, StoppedError):
-            logger.warning(
-                "Table %s: push job %s was not executed and could not be deleted; it has touched "
-                "nothing.",
-                job.task.plan.table,
-                job.id,
-            )
+    def abort(self, push: OpenPush) -> None:
+        """Delete jobs that were not executed; a failure leaves an orphan that does no harm."""
+        table = push.task.plan.table
+        for job in push.jobs:
+            if job.executed:
+                continue
+            try:
+                self._celonis.delete_job(job.id)
+                logger.info("Table %s: push job %s deleted.", table, job.id)
+            except (TargetCelonisError, StoppedError):
+                logger.warning(
+                    "Table %s: push job %s was not executed and could not be deleted; it has "
+                    "touched nothing.",
+                    table,
+                    job.id,
+                )
 
-    def commit(self, job: OpenJob) -> Receipt:
-        """Execute the job and wait until it is DONE.
+    def commit(self, push: OpenPush) -> Receipt:
+        """Execute the jobs one after the other and wait until each is DONE.
 
         Raises:
-            RemoteError: It ended otherwise, or Celonis refused.
-            LimitError: It did not end in time.
+            RemoteError: One ended otherwise, or Celonis refused.
+            LimitError: One did not end in time.
             StoppedError: The run is to stop; a job that runs is left running.
         """
-        deadline = Deadline(self._clock, self._config.wait_timeout_seconds)
         try:
-            self._execute(job, deadline)
-        except OutcomeUnknownError:
-            raise  # it may be running: what runs is not deleted
-        except (StoppedError, TargetCelonisError):
-            self.abort(job)
+            for job in push.jobs:
+                self._carry_out(push.task.plan.table, job)
+        except BaseException:
+            self.abort(push)
             raise
-        self._await_end(job, Deadline(self._clock, self._config.wait_timeout_seconds))
-        self._made.add(job.task.plan.table.casefold())
-        self._forget(job)
-        receipt = receipt_of(job)
-        logger.info(
-            "Table %s: %d rows loaded by push job %s.",
-            job.task.plan.table,
-            receipt.loaded_rows,
-            job.id,
-        )
-        if job.awaited_columns:
-            self._check_new_columns(job)
+        receipt = receipt_of(push)
+        plan = push.task.plan
+        self._made.add(plan.table.casefold())
+        if any(job.type is JobType.REPLACE for job in push.jobs):
+            self._notes.replaced(plan.table, receipt.loaded_rows)
+        agreed: Terms = push.terms
+        if (agreed.new or agreed.widened) and receipt.loaded_rows:
+            check_outcome(plan, agreed, self._celonis.columns(plan.table))
         return receipt
+
+    def _carry_out(self, table: str, job: OpenJob) -> None:
+        """Execute a job and wait until it is DONE."""
+        try:
+            self._execute(table, job, Deadline(self._clock, self._config.wait_timeout_seconds))
+        except OutcomeUnknownError:
+            job.executed = True  # it may be running: what runs is not deleted
+            raise
+        job.executed = True
+        self._await_end(table, job, Deadline(self._clock, self._config.wait_timeout_seconds))
+        self._forget(job)
+        done = "deleted" if job.deletes else "loaded"
+        logger.info("Table %s: %d rows %s by push job %s.", table, job.rows, done, job.id)
 
     def _forget(self, job: OpenJob) -> None:
         """Delete a job that has ended; there may be a cap on jobs left behind."""
@@ -295,9 +269,8 @@ class DataPush:
         except (TargetCelonisError, StoppedError):
             logger.warning("Push job %s has ended and could not be deleted.", job.id)
 
-    def _execute(self, job: OpenJob, deadline: Deadline) -> None:
+    def _execute(self, table: str, job: OpenJob, deadline: Deadline) -> None:
         """Submit the job: once, or after 409 and 429 the same job again."""
-        table = job.task.plan.table
         pauses = _growing(1.0, limits.CONFLICT_WAIT_SECONDS)
         rate_limited = 0
         said = False
@@ -333,9 +306,8 @@ class DataPush:
         if self._clock.wait(seconds):
             raise StoppedError
 
-    def _await_end(self, job: OpenJob, deadline: Deadline) -> None:
+    def _await_end(self, table: str, job: OpenJob, deadline: Deadline) -> None:
         """Wait until the job is DONE."""
-        table = job.task.plan.table
         strange: set[str] = set()
         stopping: Deadline | None = None
         for pause in _growing(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
@@ -377,98 +349,14 @@ class DataPush:
             elif self._clock.wait(pause):
                 stopping = Deadline(self._clock, self._config.signal_grace_seconds)
 
-    def _check_new_columns(self, job: OpenJob) -> None:
-        """Make sure that the columns which the table lacked are there now."""
-        listed = self._celonis.columns(job.task.plan.table)
-        if listed is None:
-            return
-        present = {column.name.casefold() for column in listed}
-        missing = [name for name in job.awaited_columns if name.casefold() not in present]
-        if missing:
-            raise ContractError(
-                "TC-CONTRACT-06",
-                f"Table `{job.task.plan.table}` did not get the new column `{missing[0]}`.",
-                "Load the stream once with the load method `overwrite`.",
-            )
 
-
-def merge_task(task: PushTask, config: Config) -> Merged:
-    """Bring a task's chunks to one schema and one row per key."""
-    return merge(
-        task.chunks,
-        task.plan,
-        task.directory,
-        keyed=bool(task.plan.keys),
-        chunk_limit_bytes=config.chunk_size_bytes,
-        timestamp_encoding=config.timestamp_encoding,
-        partition_rows=min(PARTITION_ROWS, config.memory_limit_bytes // 4 // _BYTES_PER_SORTED_ROW),
+def _not_comparable(table: str) -> ContractError:
+    return ContractError(
+        "TC-CONTRACT-09",
+        f"The columns of table `{table}` may not be listed with this key, and `schema_change` is "
+        "`freeze`.",
+        "Give the key the permission to read the data pool, or set `schema_change` to `evolve`.",
     )
-
-
-def receipt_of(job: OpenJob) -> Receipt:
-    """Return the receipt of a job that is DONE."""
-    return Receipt(
-        task=job.task,
-        job_id=job.id,
-        loaded_rows=sum(chunk.rows for chunk in job.chunks),
-        superseded_rows=job.superseded_rows,
-        chunks=len(job.chunks),
-        uploaded_bytes=sum(chunk.size_bytes for chunk in job.chunks),
-        length_verified=job.length_verified,
-    )
-
-
-def _same_names(plan: TablePlan, listed: Sequence[ListedColumn]) -> Iterator[ListedColumn]:
-    """Yield the listed columns that the plan has too, under the plan's spelling."""
-    present = {column.name.casefold(): column for column in listed}
-    for column in plan.columns:
-        there = present.get(column.name.casefold())
-        if there is not None and column.is_text:
-            yield ListedColumn(column.name, there.type, there.length)
-
-
-def _check_table(plan: TablePlan, longest: dict[str, int], listed: Sequence[ListedColumn]) -> bool:
-    """Refuse a table that cannot take the rows; return whether it lacks columns."""
-    difference = compare(plan, longest, listed)
-    if difference.retyped:
-        column, there = difference.retyped[0]
-        raise ContractError(
-            "TC-CONTRACT-04",
-            f"Column `{column.name}` of table `{plan.table}` is {there} in Celonis and "
-            f"{column.celonis_type} in stream `{plan.stream}`.",
-            "Load the stream once with the load method `overwrite`, which makes the table anew.",
-        )
-    if difference.narrow:
-        column, measured, length = difference.narrow[0]
-        raise ContractError(
-            "TC-CONTRACT-03",
-            f"Column `{column.name}` of table `{plan.table}` holds {length} characters in Celonis; "
-            f"stream `{plan.stream}` has a text of {measured}, which Celonis would cut.",
-            "Load the stream once with the load method `overwrite`, or widen the column in a "
-            "transformation.",
-        )
-    if difference.new:
-        names = ", ".join(column.name for column in difference.new[:10])
-        logger.info("Table %s lacks columns that the push adds: %s.", plan.table, names)
-    return bool(difference.new)
-
-
-def longest_texts(chunks: Sequence[Chunk]) -> dict[str, int]:
-    """Return the characters of the longest text over all chunks, by column name."""
-    longest: dict[str, int] = {}
-    for chunk in chunks:
-        for name, length in chunk.longest.items():
-            longest[name] = max(length, longest.get(name, 0))
-    return longest
-
-
-def column_lengths(plan: TablePlan, longest: dict[str, int]) -> dict[str, int]:
-    """Return the length to declare for each text column."""
-    return {
-        column.name: declared_length(longest.get(column.name, 0), column.max_length)
-        for column in plan.columns
-        if column.is_text
-    }
 
 
 def _growing(first_seconds: float, longest_seconds: float) -> Iterator[float]:

@@ -19,7 +19,7 @@ from target_celonis.clock import StoppedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from target_celonis.push import Listing, OpenJob, PushRoute, PushTask, Receipt
+    from target_celonis.route import Listing, OpenJob, OpenPush, PushRoute, PushTask, Receipt
     from target_celonis.spool import Chunk
 
 _STAGED_JOBS = 4
@@ -96,18 +96,18 @@ class Pusher:
         """Stage jobs ahead of the one that is committed, in order."""
         if self._progress.failure is not None:
             return
-        staged: deque[Future[OpenJob]] = deque()
+        staged: deque[Future[OpenPush]] = deque()
         waiting = deque(tasks)
         try:
             listing = self._route.look()
             while waiting or staged:
                 while waiting and len(staged) < _STAGED_JOBS:
                     staged.append(self._stages.submit(self._stage, waiting.popleft(), listing))
-                job = staged.popleft().result()
+                push = staged.popleft().result()
                 if self._stopping:
-                    self._route.abort(job)
+                    self._route.abort(push)
                     raise StoppedError  # one way out for all that was staged
-                self._progress.receipts.put(self._route.commit(job))
+                self._progress.receipts.put(self._route.commit(push))
         except BaseException as error:  # noqa: BLE001  # handed to the thread that owns us
             self._stopping = True
             for future in staged:
@@ -115,12 +115,16 @@ class Pusher:
                     self._route.abort(future.result())
             self._progress.failure = error
 
-    def _stage(self, task: PushTask, listing: Listing) -> OpenJob:
-        """Open a job and upload its chunks; delete it again when that fails."""
+    def _stage(self, task: PushTask, listing: Listing) -> OpenPush:
+        """Open jobs and upload their chunks; delete them again when that fails."""
         if self._stopping:
             raise StoppedError
-        job = self._route.open(task, listing)
-        uploads = [self._uploads.submit(self._send, job, chunk) for chunk in job.chunks]
+        push = self._route.open(task, listing)
+        uploads = [
+            self._uploads.submit(self._send, job, chunk)
+            for job in push.jobs
+            for chunk in job.chunks
+        ]
         try:
             for upload in uploads:
                 upload.result()
@@ -130,9 +134,9 @@ class Pusher:
             for upload in uploads:
                 if not upload.cancelled():
                     upload.exception()
-            self._route.abort(job)
+            self._route.abort(push)
             raise
-        return job
+        return push
 
     def _send(self, job: OpenJob, chunk: Chunk) -> None:
         if self._stopping:

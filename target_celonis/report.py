@@ -26,6 +26,8 @@ class StreamReport:
         read: Records read.
         loaded: Rows in jobs that are DONE.
         merged: Older versions of a key, left out of the same push.
+        deleted: Records that deleted a row, or kept it out of a table that was replaced.
+        superseded: Records of an older version of a table that was sent in full.
         filtered: Records that a stream map left out.
         not_loaded: Records whose push did not come to its end.
         jobs: Push jobs that are DONE.
@@ -40,6 +42,8 @@ class StreamReport:
     read: int = 0
     loaded: int = 0
     merged: int = 0
+    deleted: int = 0
+    superseded: int = 0
     filtered: int = 0
     not_loaded: int = 0
     jobs: int = 0
@@ -47,6 +51,11 @@ class StreamReport:
     uploaded_bytes: int = 0
     length_unverified: bool = False
     rules: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def accounted(self) -> int:
+        """Records that are known to be in one of the counts, those not loaded apart."""
+        return self.loaded + self.merged + self.deleted + self.superseded + self.filtered
 
 
 def check_sums(streams: Iterable[StreamReport]) -> None:
@@ -56,7 +65,7 @@ def check_sums(streams: Iterable[StreamReport]) -> None:
         InternalError: One is not.
     """
     for report in streams:
-        counted = report.loaded + report.merged + report.filtered + report.not_loaded
+        counted = report.accounted + report.not_loaded
         if report.read != counted:
             raise InternalError(
                 "TC-INTERNAL-01",
@@ -74,6 +83,8 @@ def closing_table(streams: Iterable[StreamReport]) -> list[str]:
         "read",
         "loaded",
         "merged",
+        "deleted",
+        "superseded",
         "filtered",
         "not loaded",
         "jobs",
@@ -87,6 +98,8 @@ def closing_table(streams: Iterable[StreamReport]) -> list[str]:
             str(report.read),
             str(report.loaded),
             str(report.merged),
+            str(report.deleted),
+            str(report.superseded),
             str(report.filtered),
             str(report.not_loaded),
             str(report.jobs),

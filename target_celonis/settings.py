@@ -23,6 +23,7 @@ class Setting:
         minimum: The least value, for numbers.
         maximum: The greatest value, for numbers.
         secret: Whether the value must never be shown.
+        items: What a list holds.
         required: Whether a run cannot do without.
     """
 
@@ -34,6 +35,7 @@ class Setting:
     minimum: float | None = None
     maximum: float | None = None
     secret: bool = False
+    items: str = "object"
     required: bool = False
 
     def json_schema(self) -> dict[str, Any]:
@@ -44,7 +46,7 @@ class Setting:
             "description": self.description,
         }
         if self.kind == "array":
-            schema["items"] = {"type": "object"}
+            schema["items"] = {"type": self.items}
         if self.default is not None:
             schema["default"] = self.default
         if self.options:
@@ -148,7 +150,8 @@ SETTINGS: tuple[Setting, ...] = (
         "array",
         "Rules for single streams, the first that matches counts: objects with `match` (a "
         "pattern with * and ?) and any of `table`, `load_method`, `key_properties`, "
-        "`trust_end_of_input`.",
+        "`trust_end_of_input`, and `columns`: rules by property (a pattern), with any of `type`, "
+        "`length`, `name`, `drop`.",
         default=[],
     ),
     Setting(
@@ -180,6 +183,60 @@ SETTINGS: tuple[Setting, ...] = (
         "boolean",
         "Take the end of the input as proof that an overwritten stream was read to its end. Only "
         "for taps that print neither `currently_syncing` nor ACTIVATE_VERSION.",
+        default=False,
+    ),
+    Setting(
+        "hard_delete",
+        "boolean",
+        "Delete the rows whose record has `_sdc_deleted_at`; otherwise that is a column like any "
+        "other.",
+        default=False,
+    ),
+    Setting(
+        "process_activate_version_messages",
+        "boolean",
+        "Let ACTIVATE_VERSION replace the table of a stream that was sent in full: one whose "
+        "records carry a version and whose SCHEMA has no `bookmark_properties`. Not with "
+        "`append-only`.",
+        default=True,
+    ),
+    Setting(
+        "min_row_ratio",
+        "number",
+        "A table is not replaced when fewer rows than this share of those that it was replaced by "
+        "the last time would be left; 0 = always replace.",
+        default=0.5,
+        minimum=0,
+        maximum=1,
+    ),
+    Setting(
+        "allow_shrink",
+        "array",
+        "Names of tables for which `min_row_ratio` does not count.",
+        default=[],
+        items="string",
+    ),
+    Setting(
+        "schema_change",
+        "string",
+        "When a stream and its table in the pool differ: `evolve` does what the load method can "
+        "(new columns, wider types), `freeze` stops before anything is uploaded.",
+        default="evolve",
+        options=("evolve", "freeze"),
+    ),
+    Setting(
+        "oversize_string",
+        "string",
+        "A text that is longer than its column: `fail` stops before anything is uploaded, "
+        "`truncate` cuts it and counts.",
+        default="fail",
+        options=("fail", "truncate"),
+    ),
+    Setting(
+        "widen_columns",
+        "boolean",
+        "Push texts that are longer than their column with a greater length, and check afterwards "
+        "that the column was widened. Only where a push is known to widen columns.",
         default=False,
     ),
     Setting(

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from target_celonis import limits
 from target_celonis.errors import LimitError
-from target_celonis.table import Kind
+from target_celonis.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -303,7 +303,7 @@ def read_row_groups(chunk: Chunk, columns: Sequence[str] | None = None) -> Any:
     """
     # INT96 read as nanoseconds would wrap silently outside the years 1677 to 2262.
     with pq.ParquetFile(chunk.path, coerce_int96_timestamp_unit="us") as file:
-        names = columns or [column.name for column in chunk.plan.columns]
+        names = columns or chunk.plan.arrow_schema.names
         schema = pa.schema([chunk.plan.arrow_schema.field(name) for name in names])
         for index in range(file.num_row_groups):
             table = file.read_row_group(index, columns=list(names), use_threads=False)

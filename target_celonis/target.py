@@ -19,10 +19,11 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 import click
 from singer_sdk import Target
 from singer_sdk.exceptions import MissingKeyPropertiesError, RecordsWithoutSchemaException
-from singer_sdk.helpers.capabilities import PluginCapabilities
+from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
 from singer_sdk.singerlib.encoding.base import GenericSingerReader
 from singer_sdk.sinks import Sink
 
+from target_celonis.batchfiles import with_batch_files
 from target_celonis.clock import StoppedError, SystemClock
 from target_celonis.config import Config, parse, read_files
 from target_celonis.dry_run import DryRun, plan_lines
@@ -36,14 +37,15 @@ from target_celonis.errors import (
     TargetCelonisError,
 )
 from target_celonis.http import Http
+from target_celonis.lines import Source
 from target_celonis.loader import Loader, rules_applied
 from target_celonis.mapping import StreamMapper, mapped
 from target_celonis.messages import (
     ActivateVersionMessage,
+    BatchMessage,
     Idle,
     RecordRun,
     SchemaMessage,
-    Source,
     StateMessage,
     read_messages,
 )
@@ -53,12 +55,13 @@ from target_celonis.pusher import Pusher
 from target_celonis.report import closing_table
 from target_celonis.settings import json_schema
 from target_celonis.spool import RunDirectory
+from target_celonis.table_notes import TableNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from target_celonis.celonis import Celonis
-    from target_celonis.push import PushRoute
+    from target_celonis.route import PushRoute
 
 logger = logging.getLogger("target-celonis")
 
@@ -137,7 +140,8 @@ class _Run:
         if sys.stdout is None:
             raise _no_stdout()
         with self._signals.installed(), self._opened([]) as (directory, celonis):
-            route = DataPush(celonis, self._config, self._clock)
+            notes = TableNotes(directory.path.parent, self._place())
+            route = DataPush(celonis, self._config, self._clock, notes)
             seen = self._load_through(route, directory, file, _print_state)
             logger.info("%s", self._where_to_look(celonis))
             return seen
@@ -191,6 +195,13 @@ class _Run:
         _print_table(loader)
         return seen
 
+    def _place(self) -> tuple[str, str, str]:
+        """Return what tells the tables that this run loads from all others."""
+        host = self._config.base_url
+        if self._config.embedded:
+            host = str(self._config.embedded_database.resolve())
+        return host, self._config.data_pool_id, self._config.connection_id or ""
+
     def _where_to_look(self, celonis: Celonis) -> str:
         if not self._config.embedded:
             return f"Data pool: {celonis.pool_link}"
@@ -239,10 +250,12 @@ class _Run:
         messages = read_messages(
             source, line_limit, keep_time_extracted=self._config.add_record_metadata
         )
-        for message in messages:
+        for message in with_batch_files(messages, line_limit):
             if self._signals.number is not None:
                 raise StoppedError
-            if not isinstance(message, Idle):
+            if isinstance(message, BatchMessage):
+                seen["BATCH"] += 1  # its records come behind it
+            elif not isinstance(message, Idle):
                 name, method = take[type(message)]
                 seen[name] += len(message.records) if isinstance(message, RecordRun) else 1
                 for changed in mapped(message, mapper):
@@ -357,6 +370,7 @@ class TargetCelonis(Target):
         PluginCapabilities.STREAM_MAPS,
         PluginCapabilities.FLATTENING,
         PluginCapabilities.STRUCTURED_LOGGING,
+        TargetCapabilities.HARD_DELETE,
     ]
     default_sink_class = Sink
 

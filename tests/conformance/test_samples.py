@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import threading
@@ -134,14 +135,30 @@ def test_values_of_a_sample_arrive(
     assert sorted(rows, key=repr) == sorted(wanted, key=repr)
 
 
-def test_batch_messages_are_refused(target: Target, emulator: Emulator) -> None:
+def test_batch_messages_need_their_files(target: Target, emulator: Emulator) -> None:
     data = (SAMPLES / "pg-ml-batch.jsonl").read_bytes()
     ended = target.run(data)
     assert (ended.code, ended.out) == (4, b"")
-    assert "[TC-INPUT-11]" in ended.last_words
+    assert "[TC-INPUT-12]" in ended.last_words
     assert "line 2" in ended.last_words.lower()
     assert "batch_config" in ended.last_words
     assert emulator.history("demo-orders") == []
+
+
+def test_batch_messages_are_loaded(target: Target, emulator: Emulator, tmp_path: Path) -> None:
+    data = (SAMPLES / "pg-ml-batch.jsonl").read_bytes()
+    named = [uri for message in messages(data, "BATCH") for uri in message["manifest"]]
+    records = [{"id": number, "status": "open"} for number in range(1, 2 * len(named) + 1)]
+    for position, uri in enumerate(named):
+        path = tmp_path / uri.rpartition("/")[2]
+        texts = [json.dumps(record) + "\n" for record in records[2 * position :][:2]]
+        path.write_bytes(gzip.compress("".join(texts).encode()))
+        data = data.replace(uri.encode(), path.as_uri().encode())
+    ended = target.run(data, table_name="batch-{stream}")
+    assert ended.code == 0, ended.err
+    assert ended.states == [last_state(data)]
+    found = emulator.query('SELECT id, status FROM local."batch-demo-orders" ORDER BY id')
+    assert found == [[str(record["id"]), "open"] for record in records]
 
 
 def test_samples_name_no_machine() -> None:

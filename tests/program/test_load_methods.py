@@ -134,6 +134,7 @@ def test_only_a_proven_end_replaces_a_table(
         state({"bookmarks": {names["state"]: 1}}),
         *rows(names["none"], [1], "new"),
         load_method="overwrite",
+        min_row_ratio=0,
     )
     proven = {names["next"], names["version"]}
     for name in names.values():
@@ -332,15 +333,6 @@ def test_a_new_column_is_added(target: Target, emulator: Emulator, stream: str) 
         assert emulator.query(sql) == [["1", "a", None], ["2", "b", "true"]]
 
 
-def test_a_changed_type_is_refused(target: Target, emulator: Emulator, stream: str) -> None:
-    target.load(schema(stream), *rows(stream, [1]))
-    changed = {"id": {"type": "integer"}, "text": {"type": "integer"}}
-    ended = target.fail(5, "TC-CONTRACT-04", schema(stream, changed), record(stream, id=2, text=1))
-    assert "`text`" in ended.last_words
-    assert emulator.texts(stream) == {1: "a"}
-    assert len(emulator.history(stream)) == 1
-
-
 def test_a_harsh_celonis(
     start: Callable[..., Emulator], make_target: Callable[..., Target], stream: str
 ) -> None:
@@ -358,7 +350,7 @@ def test_a_harsh_celonis(
 def test_a_key_that_may_only_push(
     start: Callable[..., Emulator], make_target: Callable[..., Target], stream: str
 ) -> None:
-    silent = start("--listing-permission", "off", "--queued-seconds", "0.2")
+    silent = start("--listing-permission", "none", "--queued-seconds", "0.2")
     ended = make_target(**silent.settings).load(schema(stream), *rows(stream, [1]), state({"a": 1}))
     assert len([line for line in ended.err.splitlines() if "may not list" in line]) == 1
     assert ended.states == [b'{"a": 1}']

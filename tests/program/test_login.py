@@ -469,7 +469,7 @@ def test_a_bundle_of_the_environment_that_is_not_there(
 
 @needs_openssl
 @pytest.mark.parametrize("named", ["settings", "environment"])
-def test_https_through_a_proxy(  # noqa: PLR0917 - fixtures
+def test_https_through_a_proxy(
     https: Emulator,
     make_target: Callable[..., Target],
     stream: str,

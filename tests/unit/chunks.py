@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from target_celonis.spool import Chunk, ChunkWriter, read_row_groups
-from target_celonis.table import Column, Kind, TablePlan
+from target_celonis.table import Column, TablePlan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from target_celonis.kinds import Kind
 
 
 def plan_of(kinds: dict[str, Kind], *keys: str) -> TablePlan:

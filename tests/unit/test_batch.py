@@ -42,7 +42,8 @@ def run_of(*records: str | bytes, first_line: int = 1) -> RecordRun:
 def rows_of(run: RecordRun, plan: TablePlan) -> tuple[list[dict[str, Any]], Counter[Any]]:
     notes = Notes()
     rows: list[dict[str, Any]] = []
-    for batch in convert(run, plan, notes):
+    for batch, deleted in convert(run, plan, notes):
+        assert deleted is None
         assert batch.schema.equals(plan.arrow_schema)
         batch.validate(full=True)
         rows += batch.to_pylist()
@@ -640,7 +641,7 @@ def test_a_long_run_comes_in_slices_and_in_order() -> None:
     records = [json.dumps({"id": i, "t": str(i)}) for i in range(2_500)]
     records[1_700] = '{"id": "1700", "t": 1700}'
     notes = Notes()
-    batches = list(convert(run_of(*records), plan, notes))
+    batches = [batch for batch, _ in convert(run_of(*records), plan, notes)]
     assert max(batch.num_rows for batch in batches) <= 1_000
     rows = [row for batch in batches for row in batch.to_pylist()]
     assert rows == [{"id": i, "t": str(i)} for i in range(2_500)]

@@ -11,9 +11,10 @@ from typing import Any
 import certifi
 import pytest
 
-from target_celonis.config import LoadMethod, Secret, is_loopback, parse, read_files
+from target_celonis.config import Secret, is_loopback, parse, read_files
 from target_celonis.errors import SettingsError
 from target_celonis.settings import SETTINGS, Setting, json_schema
+from target_celonis.stream_rules import LoadMethod
 
 EMBEDDED = {"base_url": "embedded"}
 REMOTE = {
@@ -58,6 +59,13 @@ EVERY_SETTING: dict[str, tuple[Any, Any, str, Any]] = {
     "flattening_max_key_length": (1, 1, "30", 30),
     "flattening_separator": ("a", "a", "__", "__"),
     "trust_end_of_input": (False, False, "true", True),
+    "hard_delete": (False, False, "true", True),
+    "process_activate_version_messages": (True, True, "0", False),
+    "min_row_ratio": (0, 0, "0.9", 0.9),
+    "allow_shrink": (["a"], ("a",), '["b", "c"]', ("b", "c")),
+    "schema_change": ("evolve", "evolve", "freeze", "freeze"),
+    "oversize_string": ("fail", "fail", "truncate", "truncate"),
+    "widen_columns": (False, False, "yes", True),
     "create_missing_table": ("delta", "delta", "replace", "replace"),
     "timestamp_encoding": ("int96", "int96", "millis", "millis"),
     "chunk_size_mb": (1, 1_000_000, "950", 950_000_000),

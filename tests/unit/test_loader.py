@@ -18,6 +18,7 @@ from target_celonis.batch import RULES
 from target_celonis.celonis import JobType
 from target_celonis.clock import FakeClock
 from target_celonis.config import parse
+from target_celonis.contract import Terms
 from target_celonis.errors import ContractError, InputError, RemoteError
 from target_celonis.loader import Loader, rules_applied
 from target_celonis.merge import merge
@@ -27,15 +28,17 @@ from target_celonis.messages import (
     SchemaMessage,
     StateMessage,
 )
-from target_celonis.push import Listing, OpenJob, PushTask, Receipt
 from target_celonis.pusher import Pusher
 from target_celonis.report import StreamReport
+from target_celonis.route import Listing, OpenJob, OpenPush, PushTask, Receipt, receipt_of
 from target_celonis.spool import Chunk, RunDirectory
 
 from .chunks import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from target_celonis.table import TablePlan
 
 PATIENCE_SECONDS = 20.0
 
@@ -52,6 +55,7 @@ class MemoryCelonis:
         self.gate.set()
         self._sent: dict[str, dict[Path, list[dict[str, Any]]]] = defaultdict(dict)
         self._lines: dict[str, list[int]] = {}
+        self._plans: dict[str, TablePlan] = {}
         self._count = 0
         self._lock = threading.Lock()
 
@@ -64,7 +68,7 @@ class MemoryCelonis:
     def look(self) -> Listing:
         return Listing(None)
 
-    def open(self, task: PushTask, listing: Listing) -> OpenJob:
+    def open(self, task: PushTask, listing: Listing) -> OpenPush:
         assert listing == Listing(None)
         self._happens("open", task.plan.table)
         lines = [row["line"] for row in read(task.chunks)]
@@ -79,32 +83,29 @@ class MemoryCelonis:
         )
         with self._lock:
             self._count += 1
-            job = OpenJob(
-                task=task,
-                id=f"job-{self._count}",
-                chunks=merged.chunks,
-                superseded_rows=merged.superseded_rows,
-                length_verified=False,
-            )
+            job = OpenJob(f"job-{self._count}", task.type, merged.chunks)
             self._lines[job.id] = lines
-        return job
+            self._plans[job.id] = task.plan
+        return OpenPush(task, (job,), merged, Terms({}), length_verified=False)
 
     def send(self, job: OpenJob, chunk: Chunk) -> None:
-        self._happens("send", job.task.plan.table)
-        assert chunk.plan.arrow_schema.equals(job.task.plan.arrow_schema)
+        plan = self._plans[job.id]
+        self._happens("send", plan.table)
+        assert chunk.plan.arrow_schema.equals(plan.arrow_schema)
         rows = read([chunk])
         with self._lock:
             self._sent[job.id][chunk.path] = rows
 
-    def commit(self, job: OpenJob) -> Receipt:
-        table = job.task.plan.table
+    def commit(self, push: OpenPush) -> Receipt:
+        task, (job,) = push.task, push.jobs
+        table = task.plan.table
         assert self.gate.wait(PATIENCE_SECONDS)
         self._happens("commit", table)
         sent = self._sent[job.id]
         assert set(sent) == {chunk.path for chunk in job.chunks}
         rows = [row for chunk in job.chunks for row in sent[chunk.path]]
-        old = [] if job.task.type is JobType.REPLACE else self.tables.get(table, [])
-        keys = [key.name for key in job.task.plan.keys]
+        old = [] if job.type is JobType.REPLACE else self.tables.get(table, [])
+        keys = [key.name for key in task.plan.keys]
         if keys:
             by_key = {tuple(row[key] for key in keys): row for row in old}
             new = {tuple(row[key] for key in keys): row for row in rows}
@@ -113,18 +114,10 @@ class MemoryCelonis:
         else:
             self.tables[table] = [*old, *rows]
         self.committed_lines |= set(self._lines[job.id])
-        return Receipt(
-            task=job.task,
-            job_id=job.id,
-            loaded_rows=len(rows),
-            superseded_rows=job.superseded_rows,
-            chunks=len(job.chunks),
-            uploaded_bytes=sum(chunk.size_bytes for chunk in job.chunks),
-            length_verified=False,
-        )
+        return receipt_of(push)
 
-    def abort(self, job: OpenJob) -> None:
-        self._happens("abort", job.task.plan.table)
+    def abort(self, push: OpenPush) -> None:
+        self._happens("abort", push.task.plan.table)
 
     def verbs(self, verb: str) -> list[str]:
         return [table for happened, table in self.events if happened == verb]
@@ -150,7 +143,14 @@ class Run:
         assert before <= self.celonis.committed_lines, "a state came before its data"
         self.states.append(at)
 
-    def schema(self, stream: str, *keys: str, source: str | None = None, **kinds: Any) -> None:
+    def schema(
+        self,
+        stream: str,
+        *keys: str,
+        source: str | None = None,
+        bookmarks: tuple[str, ...] = (),
+        **kinds: Any,
+    ) -> None:
         self.line += 1
         types = {"line": "integer", "id": "integer"} | kinds
         properties = {
@@ -158,7 +158,8 @@ class Run:
             for name, kind in types.items()
         }
         schema = {"properties": properties}
-        self.loader.schema(SchemaMessage(self.line, stream, schema, keys, source or stream))
+        message = SchemaMessage(self.line, stream, schema, keys, source or stream, bookmarks)
+        self.loader.schema(message)
 
     def record(self, stream: str, number: int, version: int | None = None, **more: Any) -> int:
         self.line += 1
@@ -560,16 +561,109 @@ def test_messages_speak_of_a_stream_by_the_taps_name(tmp_path: Path) -> None:
         assert run.ids("alias") == [1]
 
 
-def test_activate_version_changes_nothing_for_other_streams(tmp_path: Path) -> None:
+# What a stream must be for ACTIVATE_VERSION to replace its table; change one thing, and it is not.
+FULL: dict[str, Any] = {"versions": (7, 7), "bookmarks": (), "activated": 7, "settings": {}}
+NOT_FULL: dict[str, dict[str, Any]] = {
+    "no version": {"versions": (None, 7)},
+    "bookmarks": {"bookmarks": ("id",)},
+    "another version": {"activated": 8},
+    "switched off": {"settings": {"process_activate_version_messages": False}},
+    "append": {"settings": {"load_method": "append-only"}},
+    "never activated": {"activated": None},
+}
+
+
+def load_versions(
+    run: Run,
+    versions: tuple[int | None, ...],
+    bookmarks: tuple[str, ...],
+    activated: int | None,
+) -> None:
+    run.celonis.tables["orders"] = [{"id": 99}]
+    run.schema("orders", "id", bookmarks=bookmarks)
+    for number, version in enumerate(versions):
+        run.record("orders", number, version)
+    if activated is not None:
+        run.activate("orders", activated)
+    run.state()
+    run.loader.finish()
+
+
+def test_a_stream_sent_in_full_replaces_its_table(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        load_versions(run, **{k: v for k, v in FULL.items() if k != "settings"})
+        assert run.ids("orders") == [0, 1]
+        assert len(run.states) == 1
+
+
+@pytest.mark.parametrize("change", NOT_FULL)
+def test_no_other_stream_does(tmp_path: Path, change: str) -> None:
+    case = FULL | NOT_FULL[change]
+    with running(tmp_path, **case.pop("settings")) as run:
+        load_versions(run, **case)
+        assert sorted(run.ids("orders") or []) == [0, 1, 99]
+        assert len(run.states) == 1
+
+
+def test_a_stream_sent_in_full_takes_no_checkpoint(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.celonis.tables["orders"] = [{"id": 99}]
+        run.schema("orders", "id")
+        run.record("orders", 1, 7)
+        run.activate("orders", 7)  # early: a record follows
+        run.state()
+        run.checkpoint()
+        assert run.ids("orders") == [99]
+        run.record("orders", 2, 7)
+        run.activate("orders", 7)
+        run.activate("orders", 7)  # repeated
+        run.activate("orders", 6)  # of an older version
+        run.loader.finish()
+        assert run.ids("orders") == [1, 2]
+
+
+def test_records_of_an_older_version_are_superseded(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1, 1)
+        run.record("orders", 2, 1)
+        run.celonis.committed_lines |= set(run.fed_lines)  # they are counted out
+        run.record("orders", 2, 2)
+        late = run.record("orders", 3, 1)
+        run.celonis.committed_lines.add(late)
+        run.activate("orders", 2)
+        run.state()
+        run.loader.finish()
+        assert run.ids("orders") == [2]
+        report = run.loader.reports()[0]
+        assert (report.read, report.loaded, report.superseded) == (4, 1, 3)
+        assert len(run.states) == 1
+        assert len(list(run.spool.path.rglob("*.parquet*"))) == 1
+
+
+def test_a_version_without_records_replaces_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         run.celonis.tables["orders"] = [{"id": 99}]
         run.schema("orders", "id")
         run.activate("nobody", 1)
-        for version in (1, 2, 1):
-            run.record("orders", version, version=version)
-            run.activate("orders", version)
+        run.activate("orders", 1)
+        run.state()
         run.loader.finish()
-        assert sorted(run.ids("orders") or []) == [1, 2, 99]
+        assert run.ids("orders") == [99]
+        assert len(run.states) == 1
+
+
+def test_a_key_that_changes_ends_a_full_table(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.celonis.tables["orders"] = [{"id": 99, "line": 0}]
+        run.schema("orders", "id")
+        run.record("orders", 1, 7)
+        run.schema("orders", "id", "line")
+        run.record("orders", 1, 7)
+        run.activate("orders", 7)
+        run.state()
+        run.loader.finish()
+        assert run.ids("orders") == [99, 1, 1]
 
 
 # --- schemas that change
@@ -646,7 +740,7 @@ def test_two_streams_whose_names_become_one_are_refused(tmp_path: Path) -> None:
 def test_a_record_before_its_schema_is_refused(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         run.schema("orders")
-        with pytest.raises(InputError, match=r"TC-INPUT-05.*Line 2 .*`events`"):
+        with pytest.raises(InputError, match=r"TC-INPUT-05.*`events`, line 2,"):
             run.record("events", 1)
 
 
@@ -788,7 +882,7 @@ def test_row_groups_in_the_making_stay_within_the_memory_limit(tmp_path: Path) -
         for _ in range(3):
             for name in names:
                 run.record(name, 1, **dict.fromkeys(wide, "x" * 16_000))
-                held = sum(s.writer.held_bytes for s in run.loader._streams.values() if s.writer)
+                held = sum(stream.held_bytes for stream in run.loader._streams.values())
                 assert held <= 64_000_000 / 4 + 1_000_000
         run.loader.finish()
         assert all(run.counts(name) == (3, 3, 0, 0) for name in names)

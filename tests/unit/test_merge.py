@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from target_celonis.kinds import Kind
 from target_celonis.merge import Merged, merge
-from target_celonis.table import Kind, TablePlan
 
 from .chunks import plan_of, read, write
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from target_celonis.spool import Chunk
+    from target_celonis.table import TablePlan
 
 Rows = list[dict[str, Any]]
 

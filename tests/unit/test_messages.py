@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from target_celonis.errors import InputError
+from target_celonis.lines import Source
 from target_celonis.messages import (
     ActivateVersionMessage,
+    BatchMessage,
     Idle,
     Message,
     RecordRun,
     SchemaMessage,
-    Source,
     StateMessage,
     read_messages,
 )
@@ -66,6 +67,7 @@ def record(stream: str, value: Any, **more: Any) -> bytes:
 
 SCHEMA = line(type="SCHEMA", stream="s", schema={"properties": {"a": {}}}, key_properties=["a"])
 STATE = b'{"type": "STATE", "value": {"a":  1}}\n'
+BATCH = '{"type":"BATCH","stream":"s","encoding":{"format":"jsonl"}'
 
 
 def unrolled(messages: list[Message]) -> list[Any]:
@@ -113,6 +115,47 @@ def test_no_input_is_no_message() -> None:
 def test_a_schema_may_have_no_keys(keys: str) -> None:
     text = '{"type": "SCHEMA", "stream": "s", "schema": {}' + keys + "}\n"
     assert read(text.encode()) == [SchemaMessage(1, "s", {}, (), "s")]
+
+
+@pytest.mark.parametrize(
+    ("bookmarks", "expected"),
+    [
+        ("", ()),
+        (', "bookmark_properties": null', ()),
+        (', "bookmark_properties": []', ()),
+        (', "bookmark_properties": ["a", "b"]', ("a", "b")),
+        (', "bookmark_properties": "updated_at"', ("updated_at",)),
+    ],
+)
+def test_a_schema_may_name_bookmarks(bookmarks: str, expected: tuple[str, ...]) -> None:
+    text = '{"type": "SCHEMA", "stream": "s", "schema": {}' + bookmarks + "}\n"
+    assert read(text.encode()) == [SchemaMessage(1, "s", {}, (), "s", expected)]
+
+
+@pytest.mark.parametrize(
+    ("more", "compression", "version"),
+    [
+        ("", None, None),
+        (', "compression": null', None, None),
+        (', "compression": "none"', "none", None),
+        (', "compression": "gzip", "level": 9', "gzip", None),
+        ('}, "version": null, "x": {', None, None),
+        ('}, "version": 17, "time_extracted": {', None, 17),
+    ],
+)
+def test_a_batch_names_files(more: str, compression: str | None, version: int | None) -> None:
+    text = '{"type":"BATCH", "stream":"s", "manifest":["file:///a", "é"], "encoding": '
+    text += '{"format": "jsonl"' + more + "}}\n"
+    (message,) = read(text.encode())
+    assert message == BatchMessage(1, "s", "jsonl", compression, ("file:///a", "é"), version)
+
+
+def test_where_records_stand() -> None:
+    run = RecordRun("s", None, [b"{}", b"{}"], [12, 14])
+    assert (run.first_sequence, run.last_sequence, run.place(1)) == (12, 14, "line 14")
+    run.file, run.message_line = "x.json", 5
+    assert (run.first_sequence, run.last_sequence) == (5, 5)
+    assert run.place(1) == "line 14 of the batch file x.json (line 5)"
 
 
 def test_the_time_of_extraction_is_kept_when_asked_for() -> None:
@@ -475,7 +518,23 @@ HALF = record("s", {"a": 1})[:-2]
         ('{"type":"SCHEMA","stream":"s"}', "TC-INPUT-06"),
         ('{"type":"SCHEMA","stream":"s","schema":null}', "TC-INPUT-06"),
         ('{"type":"SCHEMA","stream":"s","schema":[]}', "TC-INPUT-06"),
+        ('{"type":"SCHEMA","stream":"s","schema":{},"bookmark_properties":1}', "TC-INPUT-03"),
+        ('{"type":"SCHEMA","stream":"s","schema":{},"bookmark_properties":{}}', "TC-INPUT-03"),
+        ('{"type":"SCHEMA","stream":"s","schema":{},"bookmark_properties":[1]}', "TC-INPUT-03"),
+        ('{"type":"BATCH","encoding":{"format":"jsonl"},"manifest":[]}', "TC-INPUT-03"),
+        (BATCH + ',"manifest":[],"version":"1"}', "TC-INPUT-03"),
+        (BATCH + "}", "TC-INPUT-11"),
+        (BATCH + ',"manifest":null}', "TC-INPUT-11"),
+        (BATCH + ',"manifest":"x77x"}', "TC-INPUT-11"),
+        (BATCH + ',"manifest":["a",7]}', "TC-INPUT-11"),
+        (BATCH + ',"manifest":{"a":"b"}}', "TC-INPUT-11"),
+        ('{"type":"BATCH","stream":"s"}', "TC-INPUT-11"),
+        ('{"type":"BATCH","stream":"s","manifest":[]}', "TC-INPUT-11"),
+        ('{"type":"BATCH","stream":"s","encoding":null,"manifest":[]}', "TC-INPUT-11"),
         ('{"type":"BATCH","stream":"s","encoding":{},"manifest":[]}', "TC-INPUT-11"),
+        ('{"type":"BATCH","stream":"s","encoding":"jsonl","manifest":[]}', "TC-INPUT-11"),
+        ('{"type":"BATCH","stream":"s","encoding":{"format":7},"manifest":[]}', "TC-INPUT-11"),
+        (BATCH.replace('"}', '","compression":7}') + ',"manifest":[]}', "TC-INPUT-11"),
     ],
 )
 def test_a_fault_names_its_line_and_what_came_before_counts(text: str, code: str) -> None:
@@ -529,8 +588,9 @@ def test_bytes_that_are_no_text_are_refused() -> None:
         read(STATE + b'{"type":"STATE","value":{"a":"\xff"}}\n')
 
 
-def test_a_line_nested_too_deeply_is_an_input_error() -> None:
-    deep = b'{"a":' * 20_000 + b"1" + b"}" * 20_000
+@pytest.mark.parametrize("first", [b"", b'"n":NaN,'])
+def test_a_line_nested_too_deeply_is_an_input_error(first: bytes) -> None:
+    deep = b"{" + first + b'"a":' + b'{"a":' * 20_000 + b"1" + b"}" * 20_001
     with pytest.raises(InputError):
         read(STATE + b'{"type":"RECORD","stream":"s","record":' + deep + b"}\n")
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from target_celonis.errors import LimitError
+from target_celonis.kinds import Kind
 from target_celonis.spool import ChunkWriter, RunDirectory, read_row_groups
-from target_celonis.table import Kind
 
 from .chunks import batch_of, plan_of, read, write
 

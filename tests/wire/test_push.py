@@ -22,10 +22,12 @@ from target_celonis.errors import (
     RemoteError,
     TargetCelonisError,
 )
-from target_celonis.push import DataPush, OpenJob, PushTask, Receipt
+from target_celonis.push import DataPush
 from target_celonis.pusher import Pusher
+from target_celonis.route import OpenPush, PushTask, Receipt
 from target_celonis.spool import ChunkWriter
 from target_celonis.table import TablePlan, plan_table
+from target_celonis.table_notes import TableNotes
 
 from .conftest import KEY, POOL
 from .server import Reply, Seen, WireServer, parts
@@ -84,7 +86,8 @@ class Pushing:
 
     def route(self, connection: str | None = None, **settings: Any) -> DataPush:
         celonis = Celonis(self._http, POOL, connection, "/data-ingestion")
-        return DataPush(celonis, self._config(**settings), self._clock)
+        notes = TableNotes(self._directory, (POOL, connection or ""))
+        return DataPush(celonis, self._config(**settings), self._clock, notes)
 
     def task(
         self,
@@ -107,16 +110,17 @@ class Pushing:
         empty.mkdir()
         return PushTask(plan, job_type, tuple(made), empty, sum(chunk.rows for chunk in made))
 
-    def open(self, task: PushTask, route: DataPush) -> OpenJob:
+    def open(self, task: PushTask, route: DataPush) -> OpenPush:
         return route.open(task, route.look())
 
     def run(self, task: PushTask, route: DataPush | None = None) -> Receipt:
         """Open, send, commit, as a ``Pusher`` does."""
         route = route or self.route()
-        job = self.open(task, route)
-        for chunk in job.chunks:
-            route.send(job, chunk)
-        return route.commit(job)
+        push = self.open(task, route)
+        for job in push.jobs:
+            for chunk in job.chunks:
+                route.send(job, chunk)
+        return route.commit(push)
 
 
 @pytest.fixture
@@ -143,7 +147,7 @@ def test_the_whole_life_of_a_job(wire: WireServer, pushing: Pushing, http: Http)
     assert wire.kinds() == [
         *("tables", "create", "upload", "upload", "execute", "show", "delete"),
     ]
-    assert (receipt.job_id, receipt.loaded_rows, receipt.chunks) == ("job-1", 3, 2)
+    assert (receipt.job_ids, receipt.loaded_rows, receipt.chunks) == (("job-1",), 3, 2)
     assert receipt.length_verified
     jobs = f"/data-ingestion/api/v1/data-push/{POOL}/jobs/"
     assert [request.path for request in wire.seen] == [
@@ -314,7 +318,7 @@ def test_length_is_in_characters_not_in_bytes(wire: WireServer, pushing: Pushing
 
 
 @pytest.mark.parametrize(
-    ("column", "listed"), [("id", "STRING"), ("text", "INTEGER"), ("amount", "INTEGER")]
+    ("column", "listed"), [("id", "DATE"), ("text", "INTEGER"), ("amount", "INTEGER")]
 )
 def test_a_changed_type_stops_before_anything_is_sent(
     wire: WireServer, pushing: Pushing, column: str, listed: str

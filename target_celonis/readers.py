@@ -1,0 +1,329 @@
+"""The values of one column, from their JSON text to an Arrow array.
+
+Hides how taps spell numbers, dates and the like, and the written rule for each value that does not
+fit its column. Guarantees: one entry for each value, in order; a rule that was applied is told to
+the caller; a value that no rule covers raises ``MisfitError``, which does not hold it. Must not
+know: records, streams, tables.
+
+Each reader tries the whole column at once; only what that refuses is read value by value.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from target_celonis import limits
+from target_celonis.kinds import Kind
+
+
+class MisfitError(Exception):
+    """A value that no rule covers.
+
+    Args:
+        index: Its place in the column.
+        reason: The rule that it breaks, to follow "the value".
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(index, reason)
+        self.index = index
+        self.reason = reason
+
+
+_decode_integer = msgspec.json.Decoder(int | None).decode
+_decode_float = msgspec.json.Decoder(float | None).decode
+_decode_boolean = msgspec.json.Decoder(bool | None).decode
+_decode_text = msgspec.json.Decoder(str | None).decode
+_decode_any = msgspec.json.Decoder().decode
+
+# The JSON text of one property in each record; None where the record lacks it.
+Raws = Sequence[msgspec.Raw | None]
+_NULL = b"null"
+_REFUSED = (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, pa.ArrowInvalid)
+
+_Note = Callable[..., None]
+
+
+def _present(raws: Raws) -> Iterable[bytes]:
+    return (_NULL if raw is None else bytes(raw) for raw in raws)
+
+
+def _read_integers(raws: Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        return pa.array([None if r is None else _decode_integer(r) for r in raws], pa.int64())
+    except _REFUSED:
+        values = [_integer(raw, i, note) for i, raw in enumerate(_present(raws))]
+        return pa.array(values, pa.int64())
+
+
+def _integer(raw: bytes, index: int, note: _Note) -> int | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    if text in ("true", "false") and not raw.startswith(b'"'):
+        note("boolean_as_number")
+        return int(text == "true")
+    if raw.startswith(b'"'):
+        if not text.strip():
+            note("empty_text_as_null")
+            return None
+        note("text_as_value")
+    try:
+        value = _whole(text.strip())
+    except ValueError:
+        raise MisfitError(index, "is not a whole number") from None
+    if value is None:
+        note("overflow_as_null")
+    return value
+
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_INT64_DIGITS = 19
+
+
+def _whole(text: str) -> int | None:
+    """Read a whole number, also as ``12.0`` or ``1.2e3``, exactly; None beyond 64 bits.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(text)
+    try:
+        number = Decimal(text)
+    except ArithmeticError:  # an exponent beyond what even this can hold
+        if "e-" in text.lower():
+            raise ValueError(text) from None
+        return None
+    if number and number.adjusted() >= _INT64_DIGITS:
+        return None
+    value = int(number)
+    if value != number:
+        raise ValueError(text)
+    return value if -(2**63) <= value < 2**63 else None
+
+
+def _read_floats(raws: Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        return pa.array([None if r is None else _decode_float(r) for r in raws], pa.float64())
+    except _REFUSED:
+        values = [_float(raw, i, note) for i, raw in enumerate(_present(raws))]
+        return pa.array(values, pa.float64())
+
+
+def _float(raw: bytes, index: int, note: _Note) -> float | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    if text in ("true", "false") and not raw.startswith(b'"'):
+        note("boolean_as_number")
+        return float(text == "true")
+    if raw.startswith(b'"'):
+        if not text.strip():
+            note("empty_text_as_null")
+            return None
+        note("text_as_value")
+    if _NUMBER.fullmatch(text.strip()) is None and text.strip().lower() not in _NOT_FINITE:
+        raise MisfitError(index, "is not a number")
+    value = float(text)
+    if value - value != 0.0:  # NaN or an infinity
+        note("not_finite_as_null")
+        return None
+    return value
+
+
+_NOT_FINITE = frozenset(
+    sign + word for sign in ("", "+", "-") for word in ("nan", "inf", "infinity")
+)
+_TRUE = frozenset({"true", "t", "yes", "y", "1", "1.0"})
+_FALSE = frozenset({"false", "f", "no", "n", "0", "0.0"})
+
+
+def _read_booleans(raws: Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        return pa.array([None if r is None else _decode_boolean(r) for r in raws], pa.bool_())
+    except _REFUSED:
+        values = [_boolean(raw, i, note) for i, raw in enumerate(_present(raws))]
+        return pa.array(values, pa.bool_())
+
+
+def _boolean(raw: bytes, index: int, note: _Note) -> bool | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    word = text.strip().lower()
+    if raw.startswith(b'"'):
+        if not word:
+            note("empty_text_as_null")
+            return None
+        note("text_as_value")
+    elif word in ("0", "1", "0.0", "1.0"):
+        note("number_as_boolean")
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise MisfitError(index, "is not true or false")
+
+
+def _plain(raw: bytes, index: int) -> str | None:
+    """Return a value's text: of a text what it says, of a number or boolean its JSON."""
+    if raw == _NULL:
+        return None
+    try:
+        return str(_decode_any(raw)) if raw.startswith(b'"') else raw.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise MisfitError(index, "is not valid UTF-8") from None
+
+
+def _read_texts(raws: Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        return pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
+    except _REFUSED:
+        values = []
+        for index, raw in enumerate(_present(raws)):
+            values.append(_plain(raw, index))
+            if raw != _NULL and not raw.startswith(b'"'):
+                note("value_as_text")
+        return pa.array(values, pa.string())
+
+
+def _read_json(raws: Raws, _note: _Note) -> Any:  # one form for all readers
+    texts = []
+    for index, raw in enumerate(_present(raws)):
+        try:
+            texts.append(None if raw == _NULL else raw.decode())
+        except UnicodeDecodeError:
+            raise MisfitError(index, "is not valid UTF-8") from None
+    return pa.array(texts, pa.string())
+
+
+_UTC_MICROSECONDS = pa.timestamp("us", "UTC")
+_FIRST_ENGINE_YEAR = dt.datetime(limits.ENGINE_FIRST_YEAR, 1, 1, tzinfo=dt.UTC)
+
+
+def _read_datetimes(raws: Raws, note: _Note) -> Any:  # pyarrow ships no types
+    array = _read_datetimes_at_once(raws)
+    if array is None:
+        values = [_datetime(raw, i, note) for i, raw in enumerate(_present(raws))]
+        array = pa.array(values, _UTC_MICROSECONDS)
+    _note_early(array, pa.scalar(_FIRST_ENGINE_YEAR, _UTC_MICROSECONDS), note)
+    return array
+
+
+def _read_datetimes_at_once(raws: Raws) -> Any | None:  # pyarrow ships no types
+    """Cast the column at once; None when a value needs a closer look."""
+    try:
+        texts = pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
+    except _REFUSED:
+        return None
+    for unzoned in (False, True):  # Arrow takes a column with zones or one without, not a mixture
+        try:
+            array = texts.cast(pa.timestamp("us") if unzoned else _UTC_MICROSECONDS)
+        except pa.ArrowInvalid:
+            continue
+        array = array.cast(_UTC_MICROSECONDS)
+        ends = pc.min_max(array.cast(pa.int64())).as_py()
+        earliest, latest = ends["min"], ends["max"]
+        inside = earliest is None or _FIRST_MICROSECOND <= earliest <= latest <= _LAST_MICROSECOND
+        return array if inside else None
+    return None
+
+
+_FIRST_MICROSECOND, _LAST_MICROSECOND = (
+    pa.scalar(end.replace(tzinfo=dt.UTC), _UTC_MICROSECONDS).cast(pa.int64()).as_py()
+    for end in (dt.datetime.min, dt.datetime.max)  # noqa: DTZ901  # given their zone above
+)
+_DATETIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?))?"
+    r"\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\+00:00|Z)?"
+)
+
+
+def _datetime(raw: bytes, index: int, note: _Note) -> dt.datetime | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    if raw.startswith(b'"') and not text.strip():
+        note("empty_text_as_null")
+        return None
+    match = _DATETIME.fullmatch(text.strip()) if raw.startswith(b'"') else None
+    if match is None:
+        raise MisfitError(index, "is not a date-time as in 2024-05-31T12:34:56Z")
+    day, time, zone = match.groups()
+    time, _, fraction = (time or "00").replace(",", ".").partition(".")
+    fraction = f".{fraction[:6]:0<6}" if fraction else ""
+    zone = "+00:00" if zone is None or zone[0] not in "+-" else zone
+    time += ":00:00"[len(time) - len("12") :]
+    try:
+        local = dt.datetime.fromisoformat(f"{day}T{time}{fraction}{zone}")
+    except ValueError:
+        raise MisfitError(index, "is not a date-time of the years 1 to 9999") from None
+    try:
+        return local.astimezone(dt.UTC)
+    except OverflowError:  # as of 9999-12-31T23:59:59-05:00, the end of time in New York
+        note("kept_within_years_1_to_9999")
+        ends = dt.datetime.max if local.year > 1 else dt.datetime.min  # noqa: DTZ901  # given below
+        return ends.replace(tzinfo=dt.UTC)
+
+
+_DATE_FIRST_ENGINE_YEAR = pa.scalar(dt.date(limits.ENGINE_FIRST_YEAR, 1, 1), pa.date32())
+_DAYS_OF_YEAR_1 = (dt.date(1, 1, 1) - dt.date(1970, 1, 1)).days
+
+
+def _read_dates(raws: Raws, note: _Note) -> Any:  # pyarrow ships no types
+    try:
+        texts = [None if r is None else _decode_text(r) for r in raws]
+        array = pa.array(texts, pa.string()).cast(pa.date32())
+        earliest = pc.min(array).cast(pa.int32()).as_py()
+        bulk = earliest is None or earliest >= _DAYS_OF_YEAR_1
+    except _REFUSED:
+        bulk = False
+    if not bulk:
+        values = [_date(raw, i, note) for i, raw in enumerate(_present(raws))]
+        array = pa.array(values, pa.date32())
+    _note_early(array, _DATE_FIRST_ENGINE_YEAR, note)
+    return array
+
+
+def _date(raw: bytes, index: int, note: _Note) -> dt.date | None:
+    text = _plain(raw, index)
+    if text is None:
+        return None
+    text = text.strip()
+    if raw.startswith(b'"') and not text:
+        note("empty_text_as_null")
+        return None
+    try:
+        if _DATETIME.fullmatch(text) is None:
+            raise ValueError
+        value = dt.date.fromisoformat(text[:10])
+    except ValueError:
+        raise MisfitError(index, "is not a date as in 2024-05-31") from None
+    if len(text) > len("2024-05-31"):
+        note("date_time_as_date")
+    return value
+
+
+def _note_early(array: Any, first: Any, note: _Note) -> None:  # pyarrow
+    early = pc.sum(pc.less(array, first)).as_py() or 0
+    note("outside_data_model_years", early)
+
+
+READERS: dict[Kind, Callable[[Raws, _Note], Any]] = {
+    Kind.INTEGER: _read_integers,
+    Kind.FLOAT: _read_floats,
+    Kind.BOOLEAN: _read_booleans,
+    Kind.TEXT: _read_texts,
+    Kind.JSON: _read_json,
+    Kind.DATETIME: _read_datetimes,
+    Kind.DATE: _read_dates,
+}

@@ -1,0 +1,281 @@
+"""One stream over the whole run: the records that it holds until they are pushed.
+
+Hides how records wait, are converted and become chunks; which schema they have by now; versions of
+a table that the tap sends, and what proves that it was sent to its end. Guarantees: every record
+taken is held, or was counted as superseded; few records at a time cost no more than many. Must not
+know: other streams, states, when a push is due, jobs.
+
+A *versioned* stream sends its table in full: its records carry a version, its SCHEMA has no
+``bookmark_properties``, and ACTIVATE_VERSION says that a version is whole. Whether a stream is one
+is decided at its first record.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from target_celonis.batch import SLICE_ROWS, Notes, convert, with_marks
+from target_celonis.report import StreamReport
+from target_celonis.spool import Chunk, ChunkWriter, RunDirectory
+from target_celonis.stream_rules import LoadMethod, StreamSettings
+from target_celonis.table import TablePlan, widen
+
+if TYPE_CHECKING:
+    from target_celonis.config import Config
+    from target_celonis.messages import ActivateVersionMessage, RecordRun, SchemaMessage
+
+logger = logging.getLogger("target-celonis")
+
+_WAITING_BYTES = 256 << 10
+_WAITING_BYTES_PER_RECORD = 200
+"""What a record takes in memory beside its text."""
+
+
+class Stream:
+    """One stream.
+
+    Args:
+        message: Its first SCHEMA.
+        plan: Its table.
+        settings: What the configuration says of it.
+        config: All settings.
+        run_directory: Where its chunks go.
+
+    Attributes:
+        source: The tap's name of it.
+        settings: As given.
+        plan: Its table, as wide as all schemas so far.
+        report: Its counts.
+        notes: Rules for odd values that were applied.
+        rows: Records that it holds.
+        first_sequence: Of the first record that it holds.
+        last_sequence: Of its last record.
+        versioned: Whether it sends its table in full; None before its first record.
+        version: Version of the records that it holds.
+    """
+
+    def __init__(
+        self,
+        message: SchemaMessage,
+        plan: TablePlan,
+        settings: StreamSettings,
+        config: Config,
+        run_directory: RunDirectory,
+    ) -> None:
+        self.source = message.source
+        self.settings = settings
+        self.plan = plan
+        self.report = StreamReport(message.stream, plan.table)
+        self.notes = Notes()
+        self.rows = 0
+        self.first_sequence = 0
+        self.last_sequence = 0
+        self.versioned: bool | None = None
+        self.version: int | None = None
+        self._config = config
+        self._run_directory = run_directory
+        self._is_incremental = bool(message.bookmark_properties)
+        self._waiting: RecordRun | None = None
+        self._waiting_bytes = 0
+        self._writer: ChunkWriter | None = None
+        self._chunks: list[Chunk] = []
+        self._ended_at = 0
+        self._activated_at = 0
+
+    # --- what it is
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.report.stream
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether the load method is to replace the table."""
+        return self.settings.load_method is LoadMethod.OVERWRITE
+
+    @property
+    def waits_for_its_end(self) -> bool:
+        """Whether it is pushed at the end of the run only, since it may replace its table."""
+        return self.overwrites or bool(self.versioned)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the records that it holds are to replace the table."""
+        return self.overwrites or bool(self.versioned and self._activated_at > self.last_sequence)
+
+    @property
+    def end_is_proven(self) -> bool:
+        """Whether something after the last record says that there are no more."""
+        return self._ended_at > self.last_sequence
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that its records take."""
+        return self._waiting_bytes + (self._writer.held_bytes if self._writer else 0)
+
+    @property
+    def deletes(self) -> bool:
+        """Whether records with ``_sdc_deleted_at`` delete rows."""
+        appends = self.settings.load_method is LoadMethod.APPEND_ONLY
+        return self._config.hard_delete and not appends
+
+    # --- what comes
+
+    def take(self, run: RecordRun) -> int:
+        """Take records.
+
+        Returns:
+            How many of them are held; the others are of an older version.
+
+        Raises:
+            InputError: A value cannot be loaded.
+            ContractError: A text is longer than any column, or a row to delete has no key.
+            LimitError: The disk is full.
+        """
+        if self.versioned is None:
+            self.versioned = (
+                run.version is not None
+                and not self._is_incremental
+                and self._config.process_activate_version_messages
+                and self.settings.load_method is not LoadMethod.APPEND_ONLY
+            )
+        count = len(run.records)
+        self.report.read += count
+        if self._is_older(run):
+            self.report.superseded += count
+            return 0
+        if not self.rows:
+            self.first_sequence = run.first_sequence
+        self.rows += count
+        self.last_sequence = run.last_sequence
+        if run.version is not None or not self.versioned:
+            self.version = run.version
+        if run.file is not None:  # its lines are not those of the input
+            self.convert()
+        self._waiting_bytes += sum(map(len, run.records)) + _WAITING_BYTES_PER_RECORD * count
+        if self._waiting is None:
+            self._waiting = run
+        else:
+            self._waiting.extend(run)
+        full = len(self._waiting.records) >= SLICE_ROWS or self._waiting_bytes >= _WAITING_BYTES
+        if full or run.file is not None:
+            self.convert()
+        return count
+
+    def _is_older(self, run: RecordRun) -> bool:
+        """Return whether records are of an older version; those of a newer one drive out all."""
+        if not self.versioned or self.version is None or run.version in (None, self.version):
+            return False
+        if run.version is not None and run.version < self.version:
+            return True
+        logger.info("Stream %s: version %s begins; older ones go.", self.name, run.version)
+        self.report.superseded += self.rows
+        self.discard()
+        return False
+
+    def change(self, message: SchemaMessage, plan: TablePlan) -> bool:
+        """Go on with a changed schema; rows that are held keep theirs until they are pushed.
+
+        Returns:
+            Whether the rows that are held must be pushed first, since their key is another.
+        """
+        if self.versioned is None:
+            self._is_incremental = bool(message.bookmark_properties)
+        wider = widen(self.plan, plan)
+        if wider == self.plan:
+            return False
+        logger.info("Stream %s: its schema changed; the table is widened.", self.name)
+        if [key.name for key in wider.keys] == [key.name for key in self.plan.keys]:
+            return False
+        self.versioned = False
+        return not self.overwrites
+
+    def adopt(self, plan: TablePlan) -> None:
+        """Have records from now on converted for a table that holds those of ``plan``, too."""
+        wider = widen(self.plan, plan)
+        if wider != self.plan:
+            self.close_writer()
+            self.plan = wider
+
+    def end(self, sequence: int) -> None:
+        """Take note that another message says it has no more records."""
+        self._ended_at = sequence
+
+    def activate(self, message: ActivateVersionMessage) -> bool:
+        """Take an ACTIVATE_VERSION; return whether it has an effect on such a stream."""
+        if self.rows and message.version == self.version:
+            self._ended_at = self._activated_at = message.line
+        return self.waits_for_its_end
+
+    # --- records to chunks
+
+    def convert(self) -> None:
+        """Convert the records that wait."""
+        run, self._waiting, self._waiting_bytes = self._waiting, None, 0
+        if run is None:
+            return
+        refuse_long = self._config.oversize_string == "fail"
+        for batch, deleted in convert(
+            run, self.plan, self.notes, deletes=self.deletes, refuse_long=refuse_long
+        ):
+            if deleted is not None and self._writer is not None and not self._marks_deleted:
+                self._chunks += self._writer.finish()
+                self._writer = None
+            if self._writer is None:
+                self._writer = self._open_writer(marks_deleted=deleted is not None)
+            self._writer.add(with_marks(batch, deleted) if self._marks_deleted else batch)
+
+    @property
+    def _marks_deleted(self) -> bool:
+        return self._writer is not None and self._writer.plan.marks_deleted
+
+    def _open_writer(self, *, marks_deleted: bool) -> ChunkWriter:
+        return ChunkWriter(
+            self._run_directory.table_directory(self.plan.table),
+            replace(self.plan, marks_deleted=marks_deleted),
+            self._config.chunk_size_bytes,
+            self._config.timestamp_encoding,
+        )
+
+    @property
+    def has_open_file(self) -> bool:
+        """Whether a chunk file is being written."""
+        return self._writer is not None and self._writer.has_open_file
+
+    def close_file(self) -> None:
+        """Close the chunk file that is being written; the next rows begin another."""
+        if self._writer is not None:
+            self._writer.close_chunk()
+
+    def flush(self) -> None:
+        """Have no record in memory any more."""
+        self.convert()
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close_writer(self) -> None:
+        """Write all that is held into chunks."""
+        self.convert()
+        if self._writer is not None:
+            self._chunks += self._writer.finish()
+            self._writer = None
+
+    def hand_over(self) -> tuple[tuple[Chunk, ...], int]:
+        """Return all that is held, as chunks and number of records, and hold nothing."""
+        self.close_writer()
+        held = tuple(self._chunks), self.rows
+        self._chunks, self.rows = [], 0
+        return held
+
+    def discard(self) -> None:
+        """Hold nothing any more."""
+        self._waiting, self._waiting_bytes = None, 0
+        if self._writer is not None:
+            self._chunks += self._writer.finish()
+            self._writer = None
+        for chunk in self._chunks:
+            chunk.path.unlink(missing_ok=True)
+        self._chunks, self.rows = [], 0
