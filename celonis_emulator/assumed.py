@@ -12,15 +12,27 @@ from typing import Final
 ASSUMED: Final[dict[str, str]] = {
     "file_type_default": "A job created without fileType takes Parquet chunks.",
     "write_answers_200": (
-        "Create answers 200 with the job; chunk upload, execute, cancel and delete answer 200 "
-        "with an empty body."
+        "Chunk upload, execute, cancel and delete answer 200 with an empty body."
+    ),
+    "created_status": "Create answers 200 with the job (switch: created-status).",
+    "unknown_fields": (
+        "Fields of a create body that are not known are ignored (switch: unknown-fields)."
     ),
     "cancel_path": (
-        "A job is cancelled by POST .../jobs/{id}/cancel; a job that has ended answers 400."
+        "A job is cancelled by POST .../jobs/{id}/cancel; a job that has ended answers 400 "
+        "(switch: cancel)."
     ),
-    "cancel_rolls_back": "A job cancelled while RUNNING leaves its table as it was.",
+    "failed_jobs": (
+        "A job that ends ERROR or CANCELED, also by a cancel while RUNNING, leaves its table as it "
+        "was (switch: failed-jobs)."
+    ),
+    "failed_jobs_kept_chunks": (
+        "Where first chunks of such a job stay, they are whole chunks: those before the failing "
+        "one, or the first half if no chunk fails; a REPLACE has replaced the table then, unless "
+        "none stays."
+    ),
     "delete_of_a_live_job": "DELETE of a job that is QUEUED or RUNNING answers 400.",
-    "execute_not_new": "Execute of a job that is not NEW answers 400.",
+    "execute_not_new": ("Execute of a job that is not NEW answers 400 (switch: execute-not-new)."),
     "chunk_not_new": "A chunk for a job that is not NEW answers 400.",
     "conflict_scope": (
         "Execute answers 409 while another job of the team is QUEUED or RUNNING "
@@ -44,6 +56,10 @@ ASSUMED: Final[dict[str, str]] = {
     "unreadable_parquet": "A chunk that is no readable file of the job's type answers 400.",
     "untyped_columns": "A Parquet column of type null, or a nested one, answers 400 at upload.",
     "duplicate_columns": "Column names that differ by case only answer 400 at upload.",
+    "mixed_chunks": "One job takes upserted and deleted chunks (switch: mixed-chunks).",
+    "key_only_deletes": (
+        "A deleted chunk may hold the key columns alone (switch: key-only-deletes)."
+    ),
     "deleted_chunk_job": (
         "A deleted chunk for a job that is a REPLACE or has no keys answers 400."
     ),
@@ -84,7 +100,9 @@ ASSUMED: Final[dict[str, str]] = {
     "undeclared_length": (
         "A text column without a declared length gets fallbackVarcharLength, else 80."
     ),
-    "duplicate_keys": "Of several rows with one key in a chunk, the last one stays.",
+    "duplicate_keys": (
+        "Of several rows with one key in a job, the last one stays (switch: duplicate-keys)."
+    ),
     "duplicate_removal": (
         "With duplicateRemovalColumn, the row with the greatest value in that column stays, over "
         "neighbouring upserted chunks of the job; at equal values the last one."
@@ -99,7 +117,30 @@ ASSUMED: Final[dict[str, str]] = {
         "text columns have a length."
     ),
     "unknown_table_columns": "The column listing of an unknown table is an empty list.",
-    "listing_refused": "Without permission the listings answer 403 (switch: listing-permission).",
+    "listing_permission": (
+        "Who may push into a pool may list its tables and columns (switch: listing-permission)."
+    ),
+    "lacking_permission": (
+        "A call on a pool for which the caller lacks the permission answers 403; no permission "
+        "includes another."
+    ),
+    "hidden_pools": (
+        "A pool on which the caller has no permission at all answers 403 (switch: hidden-pools)."
+    ),
+    "listed_pools": "The list of pools shows those that the caller may read.",
+    "calls_of_the_team": "The calls about user and team answer every valid key.",
+    "shown_permissions": (
+        "The caller's permissions are shown for one service, `integration`: those that it has on "
+        "one pool or another."
+    ),
+    "error_bodies": (
+        "Refusals come as JSON: of the service for 409 and 500, with `errors` for 400, of the "
+        "gateway else (switch: error-bodies)."
+    ),
+    "unreadable_json": (
+        "A JSON body that cannot be read, or with half a surrogate pair in a text, answers 400 "
+        "with `errors`; one of more than 64 MB answers 413."
+    ),
     "change_date": "A push adds no _CELONIS_CHANGE_DATE column.",
     "pool_shapes": "Pools, connections, the team and the user are shown with few fields.",
     "oauth_errors": (
@@ -117,6 +158,66 @@ ASSUMED: Final[dict[str, str]] = {
     "push_only_scope": (
         "A token with integration.data-pools:data_push alone answers 403 everywhere outside of "
         "Data Push, /api/cloud included."
+    ),
+    "model_shapes": (
+        "Data models and their tables are shown with few fields; tableName in the status of a load "
+        "is the alias, else the name; averageLoadTime has a mean for each type of load."
+    ),
+    "last_load": "last-load answers what currentComputeLoad shows; {} when never loaded.",
+    "load_copies_what_has_no_copy": (
+        "A partial load, and a reload with forceComplete=false, also copy the tables of the data "
+        "model that were never copied."
+    ),
+    "load_from_cache": "A reload with forceComplete=false keeps the copies that there are.",
+    "load_full_reload": "fullReload changes nothing in a partial load.",
+    "load_unknown_table": "A partial load with an unknown table id answers 400 and starts nothing.",
+    "load_missing_table": (
+        "A load ends ERROR when the pool lacks one of its tables; the data model shows what it "
+        "showed before."
+    ),
+    "load_lost_dates": (
+        "A load that made NULL of dates outside 1400 to 9999 ends WARNING and counts them "
+        "(switch: lost-dates-status)."
+    ),
+    "load_status_at_once": (
+        "load-info-sync shows a load as RUNNING as soon as its trigger was answered "
+        "(switch: stale-load-answers)."
+    ),
+    "second_load": (
+        "A load of a data model that is being loaded answers 409 (switch: second-load)."
+    ),
+    "second_execution": (
+        "An execute of a data job that is QUEUED or RUNNING answers 409 (switch: second-execution)."
+    ),
+    "data_job_never_run": (
+        "logs/status lists a data job that never ran, with status null (switch: unrun-jobs-listed)."
+    ),
+    "data_job_execute_answers_200": (
+        "Execute and cancel of a data job, and the triggers of a load, answer 200 with an empty "
+        "body; v1 and v2 of execute are the same."
+    ),
+    "data_job_cancel": "Cancelling a data job that is not at work answers 400.",
+    "data_job_statements": (
+        "Each statement of a data job commits itself: BEGIN, COMMIT and ROLLBACK do nothing."
+    ),
+    "data_job_failure": (
+        "The first transformation that fails ends its data job: the ones after it are SKIPPED, no "
+        "data model is loaded, and what was done stays."
+    ),
+    "data_job_logs": (
+        "The log of an execution item shows errors first, then the rest in the order of time; the "
+        "first page is 0."
+    ),
+    "data_job_loads": (
+        "A data job starts the loads of its data models after its last transformation and does not "
+        "wait for them; dataModelExecutionId is the id of the data model."
+    ),
+    "sql_lengths": (
+        "VARCHAR(n) in a CREATE TABLE of a data job declares n octets, n/4 characters; SQL itself "
+        "cuts nothing."
+    ),
+    "interrupted_loads": (
+        "After a death of the server a load that was RUNNING is ERROR, an execution FAIL."
     ),
     "interrupted_jobs": "A job that was QUEUED or RUNNING when the server died ends ERROR.",
     "csv_empty_is_null": "An empty CSV field is NULL; a CSV chunk has a header line.",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from celonis_emulator.jobs import Job
+    from celonis_emulator.switches import Switches
 
 UNREADABLE = "PARQUET_NOT_READABLE"
 
@@ -50,8 +51,10 @@ class ChunkFile:
         return text_value(self.dialect, name, column_type)
 
 
-def inspect(cursor: duckdb.DuckDBPyConnection, path: Path, job: Job, max_name_bytes: int) -> int:
-    """Check an uploaded file and return its number of rows.
+def inspect(
+    cursor: duckdb.DuckDBPyConnection, path: Path, job: Job, kind: str, switches: Switches
+) -> int:
+    """Check an uploaded file and return its number of rows; ``kind`` is UPSERT or DELETE.
 
     Raises:
         Refusal: 400 for a file that cannot be loaded, 500 when a key column is missing.
@@ -60,7 +63,9 @@ def inspect(cursor: duckdb.DuckDBPyConnection, path: Path, job: Job, max_name_by
         names, rows = _inspect_csv(cursor, path, job)
     else:
         names, rows = _inspect_parquet(path)
-    _check_names(names, job, max_name_bytes)
+    _check_names(names, job, switches.max_name_bytes)
+    if kind == "DELETE" and switches.key_only_deletes == "refuse":
+        _check_more_than_keys(names, job)
     return rows
 
 
@@ -126,6 +131,20 @@ def _check_names(names: list[str], job: Job, max_name_bytes: int) -> None:
     missing = [key for key in job.keys if folded(key) not in seen]
     if missing:
         raise _missing_keys(missing)
+
+
+def _check_more_than_keys(names: list[str], job: Job) -> None:
+    """Refuse a file of keys that does not hold whole rows, as far as the job tells."""
+    in_file = {folded(name) for name in names}
+    declared = [column.name for column in job.declared_columns]
+    missing = [name for name in declared if folded(name) not in in_file]
+    if missing:
+        msg = f"Whole rows are expected; the file lacks the columns {', '.join(missing)}."
+        raise invalid("file", msg, "KEYS_ONLY")
+    if not declared and in_file <= {folded(key) for key in job.keys}:
+        raise invalid(
+            "file", "Whole rows are expected; the file has key columns only.", "KEYS_ONLY"
+        )
 
 
 def name_problem(name: str, max_name_bytes: int) -> str | None:

@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celonis_emulator.switches import ON_OFF, Switches
+from celonis_emulator.setup import DEFAULT_TEAM, Connection, Key, Pool, Team
+from celonis_emulator.switches import HARSH, LENIENT, ON_OFF, PROFILES, Switches, chosen, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from celonis_emulator.faults import Fault
+    from celonis_emulator.serve import ServerOptions
+    from celonis_emulator.setupfile import SetupFile
+
 MISSING_EXTRA = "The emulator needs more packages: pip install 'target-celonis[emulator]'"
 DEFAULT_DATABASE = "celonis.duckdb"
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 4444
+DEFAULT_LOG_LEVEL = "warning"
 FAULTS = ("ERROR", "CANCELED")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -56,9 +65,15 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the server")
     serve.set_defaults(run=_serve)
-    serve.add_argument("--host", default="127.0.0.1", help="address (default %(default)s)")
-    serve.add_argument("--port", type=int, default=4444, help="0 = a free one (default 4444)")
-    _add_database(serve)
+    serve.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="set-up file (YAML or JSON): pools, keys, switches, faults; options win over it",
+    )
+    serve.add_argument("--host", help=f"address (default {DEFAULT_HOST})")
+    serve.add_argument("--port", type=int, help=f"0 = a free one (default {DEFAULT_PORT})")
+    _add_database(serve, default=None)
     for kind in ("api", "app"):
         serve.add_argument(
             f"--{kind}-key",
@@ -79,8 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         "--pool",
         action="append",
         type=_named,
+        default=[],
         metavar="ID[=NAME]",
-        help="make this data pool; repeatable (default: local)",
+        help="make this data pool; repeatable (default: local, with one of each in it)",
     )
     serve.add_argument(
         "--connection",
@@ -91,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
         help="make this data connection; repeatable",
     )
     serve.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="set this fault at the start, as POST /_emulator/faults takes it; repeatable",
+    )
+    serve.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="speak https with this certificate (PEM)"
     )
     serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its key (PEM, unlocked)")
@@ -98,8 +121,16 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--until-stdin-closes", action="store_true", help="end when standard input ends"
     )
-    serve.add_argument("--log-level", choices=LOG_LEVELS, default="warning")
-    _add_switches(serve.add_argument_group("switches"))
+    serve.add_argument("--log-level", choices=LOG_LEVELS, help=f"(default {DEFAULT_LOG_LEVEL})")
+    switches = serve.add_argument_group(
+        "switches", "What is not known for sure about Celonis has a switch with both answers."
+    )
+    switches.add_argument(
+        "--profile",
+        choices=tuple(PROFILES),
+        help=f"a set of values for the switches (default {LENIENT}); those of {HARSH} are below",
+    )
+    _add_switches(switches)
 
     tables = commands.add_parser("tables", help="show tables, columns and push jobs")
     tables.set_defaults(run=_tables)
@@ -107,7 +138,12 @@ def _parser() -> argparse.ArgumentParser:
 
     query = commands.add_parser("query", help="run one SQL query")
     query.set_defaults(run=_query)
-    query.add_argument("sql", metavar="SQL")
+    query.add_argument(
+        "sql",
+        metavar="SQL",
+        help="in DuckDB's dialect; tables are POOL.TABLE, those of a connection "
+        '"POOL_CONNECTION".TABLE, those of a data model "POOL_model_MODEL".TABLE',
+    )
     query.add_argument("--csv", action="store_true", help="print CSV")
     _add_source(query)
     return parser
@@ -116,32 +152,32 @@ def _parser() -> argparse.ArgumentParser:
 def _add_source(parser: argparse.ArgumentParser) -> None:
     _add_database(parser)
     parser.add_argument("--url", help="ask a running server instead of a file")
-    parser.add_argument("--api-key", metavar="KEY", help="key for --url")
+    parser.add_argument(
+        "--api-key", metavar="KEY", help="key for --url; also CELONIS_EMULATOR_API_KEY"
+    )
 
 
-def _add_database(parser: argparse.ArgumentParser) -> None:
+def _add_database(
+    parser: argparse.ArgumentParser, default: Path | None = Path(DEFAULT_DATABASE)
+) -> None:
     parser.add_argument(
         "--database",
         type=Path,
-        default=Path(DEFAULT_DATABASE),
+        default=default,
         metavar="FILE",
-        help="DuckDB file (default %(default)s)",
+        help=f"DuckDB file (default {DEFAULT_DATABASE})",
     )
 
 
 def _add_switches(group: argparse._ArgumentGroup) -> None:
     for switch in dataclasses.fields(Switches):
-        default = switch.default
-        shown: Any = default
-        settings: dict[str, Any] = {"type": type(default)}
+        default, harsh = switch.default, switch.metadata["harsh"]
+        settings: dict[str, Any]
         if isinstance(default, bool):
-            shown = ON_OFF[0] if default else ON_OFF[1]
             settings = {"choices": ON_OFF}
         elif switch.name == "fail_table":
-            shown = "none"
             settings = {"action": "append", "type": _fault, "metavar": "NAME=STATUS"}
         elif isinstance(default, tuple):
-            shown = ",".join(default)
             settings = {"type": _list_of(switch.metadata["choices"]), "metavar": "LIST"}
         elif isinstance(default, str):
             choices = switch.metadata["choices"]
@@ -150,20 +186,32 @@ def _add_switches(group: argparse._ArgumentGroup) -> None:
             settings = {"type": _count, "metavar": "N"}
         else:
             settings = {"type": _seconds, "metavar": "SECONDS"}
-        text = f"{switch.metadata['doc']} (default {shown})".replace("%", "%%")
-        group.add_argument("--" + switch.name.replace("_", "-"), help=text, **settings)
+        values = f"default {_shown(default)}"
+        if harsh is not None:
+            values += f"; {HARSH}: {_shown(harsh)}"
+        text = f"{switch.metadata['doc']} ({values})".replace("%", "%%")
+        group.add_argument(f"--{option(switch.name)}", help=text, **settings)
 
 
-def _switches(arguments: argparse.Namespace) -> Switches:
-    chosen: dict[str, Any] = {}
+def _shown(value: Any) -> str:
+    """Return the value of a switch as it is written on the command line."""
+    if isinstance(value, bool):
+        return ON_OFF[0] if value else ON_OFF[1]
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _explicit_switches(arguments: argparse.Namespace) -> dict[str, Any]:
+    explicit: dict[str, Any] = {}
     for switch in dataclasses.fields(Switches):
         value = getattr(arguments, switch.name)
         if value is None:
             continue
         if isinstance(switch.default, bool):
             value = value == ON_OFF[0]
-        chosen[switch.name] = tuple(value) if isinstance(value, list) else value
-    return Switches(**chosen)
+        explicit[switch.name] = tuple(value) if isinstance(value, list) else value
+    return explicit
 
 
 def _count(text: str) -> int:
@@ -221,59 +269,113 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+class _Usage(Exception):  # noqa: N818
+    """What was asked for does not make sense; the text is one sentence for people."""
+
+
 def _serve(arguments: argparse.Namespace) -> int:
-    from celonis_emulator.ledger import NameTaken
-    from celonis_emulator.oauth import OAuthClient
-    from celonis_emulator.serve import (
-        BadCertificate,
-        CannotListen,
-        Certificate,
-        ServerOptions,
-        serve,
-    )
+    from celonis_emulator.ledger import BadSetUp
+    from celonis_emulator.serve import BadCertificate, CannotListen, serve
+    from celonis_emulator.setupfile import BadSetupFile
     from celonis_emulator.warehouse import DatabaseUnavailable
 
-    if (arguments.tls_cert is None) != (arguments.tls_key is None):
-        return _say("--tls-cert and --tls-key go together.", 2)
-    api_keys, app_keys = _keys(arguments, "api_key"), _keys(arguments, "app_key")
-    clients = [text.partition(":") for text in _keys(arguments, "oauth_client")]
-    if not all(identity and secret for identity, _, secret in clients):
-        # What was given is not repeated: half of it may be a secret.
-        return _say("An OAuth client is given as ID:SECRET.", 2)
-    if not api_keys and not app_keys and not clients:
-        # Hexadecimal: a key that began with a dash would be no value for --api-key.
-        api_keys = [secrets.token_hex(24)]
-        sys.stderr.write(f"No key was given; the API key of this run is {api_keys[0]}\n")
-    pools = arguments.pool or [("local", "local")]
-    known = {pool_id for pool_id, _ in pools}
-    # A connection brings its pool along.
-    pools += [(pool_id, pool_id) for pool_id, *_ in arguments.connection if pool_id not in known]
-    options = ServerOptions(
-        host=arguments.host,
-        port=arguments.port,
-        database=arguments.database,
-        api_keys=api_keys,
-        app_keys=app_keys,
-        oauth_clients=[OAuthClient(identity, secret) for identity, _, secret in clients],
-        pools=pools,
-        connections=arguments.connection,
-        switches=_switches(arguments),
-        certificate=Certificate(arguments.tls_cert, arguments.tls_key)
-        if arguments.tls_cert
-        else None,
-        ready_file=arguments.ready_file,
-        until_stdin_closes=arguments.until_stdin_closes,
-        log_level=arguments.log_level,
-    )
     try:
-        serve(options)
-    except (NameTaken, BadCertificate) as error:
+        serve(_server_options(arguments))
+    except (_Usage, BadSetupFile, BadSetUp, BadCertificate) as error:
         return _say(str(error), 2)
     except CannotListen as error:
         return _say(str(error), 3)
     except DatabaseUnavailable as error:
         return _say(str(error), 4)
     return 0
+
+
+def _server_options(arguments: argparse.Namespace) -> ServerOptions:
+    """Return what the command line says, else the set-up file, else the defaults."""
+    from celonis_emulator.oauth import OAuthClient
+    from celonis_emulator.serve import Certificate, ServerOptions
+    from celonis_emulator.setupfile import SetupFile, read_setup
+
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        raise _Usage("--tls-cert and --tls-key go together.")
+    clients = [text.partition(":") for text in _keys(arguments, "oauth_client")]
+    if not all(identity and secret for identity, _, secret in clients):
+        # What was given is not repeated: half of it may be a secret.
+        raise _Usage("An OAuth client is given as ID:SECRET.")
+    given = _given_team(arguments)
+    file = SetupFile()
+    if arguments.config is not None:
+        file = read_setup(arguments.config, os.environ, given)
+    oauth_clients = {client.id: client for client in file.oauth_clients}
+    oauth_clients |= {identity: OAuthClient(identity, secret) for identity, _, secret in clients}
+    keys = _all_keys(arguments, file)
+    if not keys and not oauth_clients:
+        # Hexadecimal: a key that began with a dash would be no value for --api-key.
+        keys = [Key(secrets.token_hex(24), "api")]
+        sys.stderr.write(f"No key was given; the API key of this run is {keys[0].key}\n")
+    server = file.server
+    certificate: Path | None = arguments.tls_cert or server.tls_cert
+    its_key: Path | None = arguments.tls_key or server.tls_key
+    port = server.port if arguments.port is None else arguments.port
+    profile = arguments.profile or file.profile or LENIENT
+    return ServerOptions(
+        host=arguments.host or server.host or DEFAULT_HOST,
+        port=DEFAULT_PORT if port is None else port,
+        database=arguments.database or server.database or Path(DEFAULT_DATABASE),
+        keys=keys,
+        oauth_clients=list(oauth_clients.values()),
+        team=_whole_team(file.team, given),
+        switches=chosen(profile, file.switches, _explicit_switches(arguments)),
+        faults=(*file.faults, *_faults(arguments)),
+        certificate=Certificate(certificate, its_key) if certificate and its_key else None,
+        ready_file=arguments.ready_file,
+        until_stdin_closes=arguments.until_stdin_closes,
+        log_level=arguments.log_level or server.log_level or DEFAULT_LOG_LEVEL,
+    )
+
+
+def _faults(arguments: argparse.Namespace) -> list[Fault]:
+    """Return the faults of the options ``--fault``."""
+    from celonis_emulator.faults import BadFault, parse
+
+    try:
+        return [fault for text in arguments.fault for fault in parse(json.loads(text))]
+    except BadFault as error:
+        raise _Usage(f"The fault cannot be set: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise _Usage("A fault is given as JSON.") from error
+
+
+def _all_keys(arguments: argparse.Namespace, file: SetupFile) -> list[Key]:
+    """Return the keys of the file, and those that only the command line or environment has."""
+    keys = {(key.kind, key.key): key for key in file.keys}
+    for kind in ("api", "app"):
+        for key in _keys(arguments, f"{kind}_key"):
+            keys.setdefault((kind, key), Key(key, kind))
+    return list(keys.values())
+
+
+def _given_team(arguments: argparse.Namespace) -> Team:
+    """Return the pools and connections of the command line."""
+    pools = [Pool(*pool) for pool in arguments.pool]
+    if arguments.connection and not pools and arguments.config is None:
+        pools = list(DEFAULT_TEAM.pools)
+    connections = [Connection(*connection) for connection in arguments.connection]
+    return Team(tuple(pools), tuple(connections))
+
+
+def _whole_team(file: Team, given: Team) -> Team:
+    """Return everything that is to be made; names of the command line win."""
+    pools = {pool.id: pool for pool in (*file.pools, *given.pools)}
+    connections = {(c.pool_id, c.id): c for c in (*file.connections, *given.connections)}
+    for connection in connections.values():
+        # A connection brings its pool along.
+        pools.setdefault(connection.pool_id, Pool(connection.pool_id, connection.pool_id))
+    if not pools:
+        return DEFAULT_TEAM
+    return dataclasses.replace(
+        file, pools=tuple(pools.values()), connections=tuple(connections.values())
+    )
 
 
 def _tables(arguments: argparse.Namespace) -> int:
@@ -303,7 +405,9 @@ def _query(arguments: argparse.Namespace) -> int:
 
 def _client_key(arguments: argparse.Namespace) -> str:
     keys = _split(arguments.api_key or os.environ.get("CELONIS_EMULATOR_API_KEY", ""))
-    return keys[0] if keys else ""
+    if not keys:
+        raise _Usage("Give a key of the server: --api-key KEY, or CELONIS_EMULATOR_API_KEY.")
+    return keys[0]
 
 
 def _print(read: Callable[[], str]) -> int:
@@ -313,6 +417,8 @@ def _print(read: Callable[[], str]) -> int:
     try:
         sys.stdout.write(read())
         sys.stdout.flush()
+    except _Usage as error:
+        return _say(str(error), 2)
     except DatabaseUnavailable as error:
         return _say(str(error), 4)
     except ReadingFailed as error:

@@ -1,8 +1,9 @@
 """What happens to every request before a route sees it.
 
-Hides: path clean-up, missing prefixes, the key check, draining of bodies that nobody read, the
-count of requests. Guarantees: a refused upload is read to its end first, so that the client sees
-the answer and not a broken connection. Must not know: jobs, pools, the web framework's routes.
+Hides: path clean-up, missing prefixes, faults, the key check, bodies read ahead and to their end,
+the count of requests. Guarantees: a refused upload is read to its end first, so that the client
+sees the answer and not a broken connection; the emulator's own endpoints meet no faults.
+Must not know: jobs, pools, the web framework's routes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
 
+from celonis_emulator.jsonbody import is_json, read_ahead
+from celonis_emulator.misfortune import Misfortune
 from celonis_emulator.refusals import Refusal, not_found, unauthorized
+from celonis_emulator.wording import worded
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -20,10 +24,12 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from celonis_emulator.faults import Faults
     from celonis_emulator.identity import Identities
 
 # Whoever asks for a token says so in a way of its own.
 OPEN_PATHS = frozenset({"/openapi.json", "/docs", "/oauth2/token"})
+OWN_PATHS = "/_emulator/"
 # Paths are the client's to choose; a count must not grow without end.
 COUNTED_PATHS = 1000
 _JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -36,14 +42,20 @@ class Gate:
     def __init__(
         self,
         app: ASGIApp,
+        *,
         identities: Identities,
         prefixes: Iterable[str],
         requests: Counter[tuple[str, str]],
+        faults: Faults,
+        error_bodies: str,
     ) -> None:
         self._app = app
+        self._error_bodies = error_bodies
         self._identities = identities
         self._prefixes = frozenset(prefixes)
         self._requests = requests
+        self._faults = faults
+        self._misfortune = Misfortune(self._handle, identities.oauth.forget_tokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it here."""
@@ -54,14 +66,26 @@ class Gate:
         scope["path"] = path.rstrip("/") or "/"
         # Routing looks at path alone; a stale raw path would only mislead.
         scope["raw_path"] = scope["path"].encode()
-        drained = _Drained(receive, send)
-        refusal = self._refusal(scope)
-        if refusal is None:
-            await self._app(scope, drained.receive, drained.send)
+        self._count(scope["method"], scope["path"])
+        own = scope["path"].startswith(OWN_PATHS)
+        fault = None if own else self._faults.of_call(scope["method"], scope["path"])
+        if fault is None:
+            await self._handle(scope, receive, send)
         else:
+            await self._misfortune.meet(fault, scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        drained = _Drained(receive, worded(self._error_bodies, scope["path"], send))
+        channel: Receive = drained.receive
+        try:
+            self._admit(scope)
+            if is_json(scope):
+                channel = await read_ahead(channel)
+        except Refusal as refusal:
             answer = JSONResponse(refusal.body, refusal.status, refusal.headers)
             await answer(scope, drained.receive, drained.send)
-        self._count(scope["method"], scope["path"])
+        else:
+            await self._app(scope, channel, drained.send)
 
     def _count(self, method: str, path: str) -> None:
         counted = (method, _JOB_ID.sub("{id}", path))
@@ -69,18 +93,17 @@ class Gate:
             counted = (method, "(other)")
         self._requests[counted] += 1
 
-    def _refusal(self, scope: Scope) -> Refusal | None:
+    def _admit(self, scope: Scope) -> None:
         if scope["path"] in OPEN_PATHS:
-            return None
+            return
         headers = dict(scope["headers"])
         caller = self._identities.caller(headers.get(b"authorization"))
         if caller is None:
-            return unauthorized()
+            raise unauthorized()
         scope.setdefault("state", {})["caller"] = caller
         push = _DATA_PUSH.match(scope["path"])
         if push and push.group(1) not in self._prefixes:
-            return not_found("There is nothing at this path.")
-        return None
+            raise not_found("There is nothing at this path.")
 
 
 class _Drained:

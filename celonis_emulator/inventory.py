@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from celonis_emulator.columns import folded
 from celonis_emulator.jobs import shown_history
-from celonis_emulator.ledger import read_chunks, read_connections, read_jobs, read_pools
-from celonis_emulator.warehouse import count_rows, pool_tables, schema_name, table_columns
+from celonis_emulator.ledger import (
+    read_chunks,
+    read_connections,
+    read_jobs,
+    read_models,
+    read_pools,
+)
+from celonis_emulator.warehouse import (
+    count_rows,
+    model_schema_name,
+    pool_tables,
+    schema_name,
+    table_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,18 +34,28 @@ if TYPE_CHECKING:
 def described_tables(
     cursor: duckdb.DuckDBPyConnection, name: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return the tables of all pools, or those of one name, with their columns and rows."""
+    """Return the tables of all pools, or those of one name, with their columns and rows.
+
+    What data models show comes last, with the id of the model.
+    """
     owners: list[tuple[str, str | None]] = [(pool.id, None) for pool in read_pools(cursor)]
     owners += [(c.pool_id, c.id) for c in read_connections(cursor)]
+    places = [
+        (pool_id, connection_id, None, schema_name(pool_id, connection_id))
+        for pool_id, connection_id in sorted(owners, key=lambda owner: (owner[0], owner[1] or ""))
+    ]
+    models = sorted((model.pool_id, model.id) for model in read_models(cursor))
+    copies = [(pool, None, model, model_schema_name(pool, model)) for pool, model in models]
     described = []
-    for pool_id, connection_id in sorted(owners, key=lambda owner: (owner[0], owner[1] or "")):
-        for table in pool_tables(cursor, schema_name(pool_id, connection_id)):
+    for pool_id, connection_id, model_id, schema in [*places, *copies]:
+        for table in pool_tables(cursor, schema):
             if name is not None and folded(table.name) != folded(name):
                 continue
             described.append(
                 {
                     "pool_id": pool_id,
                     "connection_id": connection_id,
+                    "model_id": model_id,
                     "table": table.name,
                     "schema": table.schema,
                     "kind": table.kind,
@@ -53,13 +75,15 @@ def described_jobs(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def queried(cursor: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    """Run one query; return its column names, and its rows with every value as text."""
+    """Run one query; return its columns, their DuckDB types, and its rows, values as text."""
     result = cursor.sql(sql)
     if result is None:
-        return {"columns": [], "rows": []}
+        return {"columns": [], "types": [], "rows": []}
+    types = [str(kind) for kind in result.types]
     # As text already in DuckDB: fetching a zoned timestamp would need another package.
     result = result.select("CAST(COLUMNS(*) AS VARCHAR)")
-    return {"columns": list(result.columns), "rows": [list(row) for row in result.fetchall()]}
+    rows = [list(row) for row in result.fetchall()]
+    return {"columns": list(result.columns), "types": types, "rows": rows}
 
 
 def rendered(tables: Sequence[dict[str, Any]], jobs: Sequence[dict[str, Any]]) -> str:
@@ -77,8 +101,8 @@ def rendered(tables: Sequence[dict[str, Any]], jobs: Sequence[dict[str, Any]]) -
 
 
 def _table_cells(table: dict[str, Any]) -> tuple[str, ...]:
-    connection = table["connection_id"] or "(global)"
-    return table["pool_id"], connection, table["table"], str(table["rows"])
+    owner = _model(table) or table["connection_id"] or "(global)"
+    return table["pool_id"], owner, table["table"], str(table["rows"])
 
 
 def _job_cells(job: dict[str, Any]) -> tuple[str, ...]:
@@ -89,8 +113,13 @@ def _job_cells(job: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _place(item: dict[str, Any]) -> str:
-    parts = (item["pool_id"], item["connection_id"], item["table"])
+    parts = (item["pool_id"], item["connection_id"], _model(item), item["table"])
     return " / ".join(part for part in parts if part)
+
+
+def _model(item: dict[str, Any]) -> str | None:
+    model_id = item.get("model_id")
+    return None if model_id is None else f"(model {model_id})"
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:

@@ -1,4 +1,4 @@
-"""What the emulator remembers: pools, connections, jobs and chunks, in the DuckDB file.
+"""What the emulator remembers: pools and what is in them, push jobs and chunks, in the DuckDB file.
 
 Hides: the bookkeeping tables and their SQL. Guarantees: what a method wrote is committed when it
 returns (``write_job`` with a cursor of the caller's: with the caller's transaction); a deleted
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from celonis_emulator.columns import folded
 from celonis_emulator.jobs import Chunk, Job
+from celonis_emulator.setup import Connection, DataJob, DataModel, ModelTable, Pool, Task
 from celonis_emulator.warehouse import (
     BOOKKEEPING_SCHEMA,
     Warehouse,
     create_schema,
+    model_schema_name,
     schema_name,
 )
 
@@ -28,6 +31,13 @@ _TABLES = f"""
 CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.pools (id VARCHAR, name VARCHAR);
 CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.connections (
     pool_id VARCHAR, id VARCHAR, name VARCHAR
+);
+CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.data_models (
+    pool_id VARCHAR, id VARCHAR, name VARCHAR, tables VARCHAR
+);
+CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.data_jobs (
+    pool_id VARCHAR, id VARCHAR, name VARCHAR, connection_id VARCHAR, tasks VARCHAR,
+    data_models VARCHAR
 );
 CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.jobs (
     id VARCHAR, pool_id VARCHAR, connection_id VARCHAR, table_name VARCHAR, type VARCHAR,
@@ -51,28 +61,17 @@ _READ_CHUNKS = (
     "SELECT id, job_id, position, type, rows, bytes, checksum, epoch_ms(created_at), file_name "
     f"FROM {_CHUNKS}"
 )
-_RESERVED_SCHEMAS = frozenset({BOOKKEEPING_SCHEMA, "information_schema", "pg_catalog", "temp"})
+_RESERVED_SCHEMAS = frozenset(
+    {BOOKKEEPING_SCHEMA, "information_schema", "pg_catalog", "temp", "system"}
+)
 
 
-class NameTaken(ValueError):  # noqa: N818
-    """A pool or connection whose schema is already somebody else's."""
+class BadSetUp(ValueError):  # noqa: N818
+    """Something cannot be set up; the text is one sentence for people."""
 
 
-@dataclass(frozen=True)
-class Pool:
-    """A data pool."""
-
-    id: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Connection:
-    """A data connection of a pool; the API calls it a data source."""
-
-    pool_id: str
-    id: str
-    name: str
+class NameTaken(BadSetUp):
+    """A pool, connection or data model whose schema is already somebody else's."""
 
 
 class Ledger:
@@ -85,6 +84,8 @@ class Ledger:
         # Asked for with almost every request, changed by this object alone.
         self._pools = read_pools(self._cursor)
         self._connections = read_connections(self._cursor)
+        self._models = {(model.pool_id, model.id): model for model in read_models(self._cursor)}
+        self._data_jobs = {(job.pool_id, job.id): job for job in _read_data_jobs(self._cursor)}
 
     def close(self) -> None:
         """Give the cursor back."""
@@ -114,6 +115,7 @@ class Ledger:
     def ensure_connection(self, pool_id: str, connection_id: str, name: str) -> None:
         """Make a connection that is not there yet, in a pool that is."""
         with self._lock:
+            self._check_owner(pool_id)
             known = {(c.pool_id, c.id) for c in self.connections()}
             if (pool_id, connection_id) not in known:
                 schema = schema_name(pool_id, connection_id)
@@ -127,10 +129,83 @@ class Ledger:
     def _claim(self, schema: str, owner: str) -> None:
         taken = {schema_name(pool.id, None).lower() for pool in self.pools()}
         taken |= {schema_name(c.pool_id, c.id).lower() for c in self.connections()}
-        if schema.lower() in taken | _RESERVED_SCHEMAS:
+        taken |= {model_schema_name(*key).lower() for key in self._models}
+        # A name that means a database too is ambiguous in every query.
+        database = self._cursor.execute("SELECT current_database()").fetchone() or ("",)
+        taken |= _RESERVED_SCHEMAS | {str(database[0]).lower()}
+        if schema.lower() in taken:
             msg = f"The {owner} would share the schema {schema}; choose another id."
             raise NameTaken(msg)
         create_schema(self._cursor, schema)
+
+    # Data models and data jobs
+
+    def models(self, pool_id: str) -> list[DataModel]:
+        """List the data models of a pool in the order of their making."""
+        with self._lock:
+            return [model for model in self._models.values() if model.pool_id == pool_id]
+
+    def put_model(self, model: DataModel) -> None:
+        """Make a data model, or change the one with its id; loads and copies stay.
+
+        Raises:
+            BadSetUp: It names what is not there, or one table twice.
+        """
+        with self._lock:
+            self._check_owner(model.pool_id, *(table.connection_id for table in model.tables))
+            _check_once([table.id for table in model.tables], f"data model {model.id}")
+            shown = [table.alias or table.name for table in model.tables]
+            _check_once([folded(name) for name in shown], f"data model {model.id}")
+            key = (model.pool_id, model.id)
+            if key not in self._models:
+                owner = f"data model {model.id} of pool {model.pool_id}"
+                self._claim(model_schema_name(*key), owner)
+            tables = json.dumps([asdict(table) for table in model.tables])
+            self._replace("data_models", [*key, model.name, tables])
+            self._models[key] = model
+
+    def data_jobs(self, pool_id: str) -> list[DataJob]:
+        """List the data jobs of a pool in the order of their making."""
+        with self._lock:
+            return [job for job in self._data_jobs.values() if job.pool_id == pool_id]
+
+    def put_data_job(self, job: DataJob) -> None:
+        """Make a data job, or change the one with its id; its executions stay.
+
+        Raises:
+            BadSetUp: It names what is not there, or two tasks have one id.
+        """
+        with self._lock:
+            self._check_owner(job.pool_id, job.connection_id)
+            _check_once([task.id for task in job.tasks], f"data job {job.id}")
+            for model_id in job.data_models:
+                if (job.pool_id, model_id) not in self._models:
+                    msg = f"Data job {job.id} loads the data model {model_id}; make that first."
+                    raise BadSetUp(msg)
+            key = (job.pool_id, job.id)
+            tasks = json.dumps([asdict(task) for task in job.tasks])
+            models = json.dumps(job.data_models)
+            self._replace("data_jobs", [*key, job.name, job.connection_id, tasks, models])
+            self._data_jobs[key] = job
+
+    def _check_owner(self, pool_id: str, *connection_ids: str | None) -> None:
+        if all(pool.id != pool_id for pool in self._pools):
+            msg = f"There is no data pool {pool_id}; make it first."
+            raise BadSetUp(msg)
+        known = {c.id for c in self._connections if c.pool_id == pool_id}
+        for connection_id in connection_ids:
+            if connection_id is not None and connection_id not in known:
+                msg = f"There is no data connection {connection_id} in pool {pool_id}."
+                raise BadSetUp(msg)
+
+    def _replace(self, table: str, values: list[Any]) -> None:
+        """Write a row in place of that with the same pool and id."""
+        where = "WHERE pool_id = ? AND id = ?"
+        places = ", ".join("?" for _ in values)
+        self._cursor.execute("BEGIN")
+        self._cursor.execute(f"DELETE FROM {BOOKKEEPING_SCHEMA}.{table} {where}", values[:2])
+        self._cursor.execute(f"INSERT INTO {BOOKKEEPING_SCHEMA}.{table} VALUES ({places})", values)
+        self._cursor.execute("COMMIT")
 
     # Jobs and chunks
 
@@ -203,6 +278,40 @@ def read_connections(cursor: duckdb.DuckDBPyConnection) -> list[Connection]:
     """List the connections of all pools in the order of their making."""
     sql = "SELECT pool_id, id, name FROM _celonis.connections ORDER BY rowid"
     return [Connection(*row) for row in cursor.execute(sql).fetchall()]
+
+
+def read_models(cursor: duckdb.DuckDBPyConnection) -> list[DataModel]:
+    """List the data models of all pools."""
+    sql = "SELECT pool_id, id, name, tables FROM _celonis.data_models ORDER BY rowid"
+    return [
+        DataModel(pool, model, name, tuple(ModelTable(**table) for table in json.loads(tables)))
+        for pool, model, name, tables in cursor.execute(sql).fetchall()
+    ]
+
+
+def _read_data_jobs(cursor: duckdb.DuckDBPyConnection) -> list[DataJob]:
+    sql = (
+        "SELECT pool_id, id, name, connection_id, tasks, data_models FROM _celonis.data_jobs "
+        "ORDER BY rowid"
+    )
+    return [
+        DataJob(
+            pool_id=row[0],
+            id=row[1],
+            name=row[2],
+            connection_id=row[3],
+            tasks=tuple(Task(**task) for task in json.loads(row[4])),
+            data_models=tuple(json.loads(row[5])),
+        )
+        for row in cursor.execute(sql).fetchall()
+    ]
+
+
+def _check_once(names: list[str], owner: str) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        msg = f"The {owner} has {twice} twice; case does not matter in names of tables."
+        raise BadSetUp(msg)
 
 
 def read_jobs(cursor: duckdb.DuckDBPyConnection, *, deleted: bool) -> list[Job]:

@@ -247,6 +247,8 @@ class Load:
         by_key = ", ".join(keys)
         whole = " AND ".join(f"{key} IS NOT NULL" for key in keys)
         newest = self._removal_column()
+        if newest is None and self._switches.duplicate_keys == "error":
+            self._refuse_duplicates(by_key, whole)
         # Row ids of a table filled in order grow in that order.
         last = f"SELECT max(rowid) AS id FROM stage WHERE {whole} GROUP BY {by_key}"
         if newest:
@@ -259,6 +261,14 @@ class Load:
             f"CREATE TEMP TABLE winners AS {last} "
             f"UNION ALL SELECT rowid FROM stage WHERE NOT ({whole})"
         )
+
+    def _refuse_duplicates(self, by_key: str, whole: str) -> None:
+        twice = self._count(
+            f"SELECT count(*) FROM (SELECT 1 FROM stage WHERE {whole} AND NOT deletes "
+            f"GROUP BY {by_key} HAVING count(*) > 1)"
+        )
+        if twice:
+            raise LoadFailed(f"{twice} keys come more than once in the job's chunks.")
 
     def _key_columns(self) -> list[str]:
         places = {folded(column.name): i for i, column in enumerate(self._columns)}

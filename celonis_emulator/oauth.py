@@ -3,7 +3,7 @@
 Hides: how tokens are made, kept and forgotten. Guarantees: tokens are random, kept as digests only
 and never written down; secrets are compared in constant time and never shown by ``repr``; an error
 is one of those that RFC 6749 names. Must not know: HTTP beyond the words of a request, routes, what
-a scope permits.
+a scope or a permission allows.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 from celonis_emulator.refusals import Refusal
+from celonis_emulator.rights import EVERYWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from celonis_emulator.rights import Right
     from celonis_emulator.switches import Switches
 
 TOKEN_BYTES: Final = 32
@@ -32,10 +34,21 @@ GRANT_TYPE: Final = "client_credentials"
 
 @dataclass(frozen=True)
 class OAuthClient:
-    """A registered client."""
+    """A registered client.
+
+    Attributes:
+        id: Its name.
+        secret: What proves that it is the client.
+        auth: How it says so: ``basic``, ``post`` or ``both``; None as switched.
+        scopes: What it may ask for; None as switched.
+        permissions: What it may do, by pool id or for every pool.
+    """
 
     id: str
     secret: str = field(repr=False)
+    auth: str | None = None
+    scopes: tuple[str, ...] | None = None
+    permissions: Mapping[str, frozenset[Right]] = field(default_factory=lambda: EVERYWHERE)
 
 
 @dataclass(frozen=True)
@@ -48,10 +61,14 @@ class _Credentials:
 
 
 @dataclass(frozen=True)
-class _Token:
-    """What a token stands for; ``dies`` on the clock of its maker."""
+class Granted:
+    """What a token stands for: scopes, and its client's permissions.
+
+    ``dies`` is a time on the clock of the server that gave the token.
+    """
 
     scopes: frozenset[str]
+    permissions: Mapping[str, frozenset[Right]]
     dies: float
 
 
@@ -66,8 +83,9 @@ class OAuthServer:
     """The clients of the team, and the tokens that live.
 
     Args:
-        clients: Who may ask; they all have the scopes of the switches.
-        switches: How clients log in, what they may, how long a token lives.
+        clients: Who may ask.
+        switches: How long a token lives; how clients log in, and the scopes they have, where a
+            client does not say.
         clock: Seconds; not the time of day, which may jump.
     """
 
@@ -78,14 +96,13 @@ class OAuthServer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clients = tuple(clients)
-        way = switches.oauth_client_auth
-        self._ways = ("basic", "post") if way == "both" else (way,)
+        self._way = switches.oauth_client_auth
         self._scopes = tuple(switches.oauth_scope.split())
         self._seconds = switches.token_seconds
         self._lives = max(0, switches.token_seconds - switches.token_early_seconds)
         self._clock = clock
         self._lock = threading.Lock()
-        self._tokens: dict[bytes, _Token] = {}
+        self._tokens: dict[bytes, Granted] = {}
 
     def grant(self, parameters: Mapping[str, str], authorization: str | None) -> dict[str, Any]:
         """Answer a token request.
@@ -100,18 +117,21 @@ class OAuthServer:
         grant_type = parameters.get("grant_type")
         if not grant_type:
             raise refused(400, "invalid_request", "The parameter grant_type is missing.")
-        self._log_in(_credentials(parameters, authorization))
+        client = self._logged_in(_credentials(parameters, authorization))
         if grant_type != GRANT_TYPE:
             raise refused(400, "unsupported_grant_type", f"Only {GRANT_TYPE} is supported.")
+        has = self._scopes if client.scopes is None else client.scopes
         # Without a scope a client gets all that it has.
-        asked = tuple(dict.fromkeys(parameters.get("scope", "").split())) or self._scopes
-        if not set(asked) <= set(self._scopes):
+        asked = tuple(dict.fromkeys(parameters.get("scope", "").split())) or has
+        if not set(asked) <= set(has):
             raise refused(400, "invalid_scope", "The client does not have the requested scope.")
         token = secrets.token_urlsafe(TOKEN_BYTES)
         now = self._clock()
         with self._lock:
             self._tokens = {key: kept for key, kept in self._tokens.items() if kept.dies > now}
-            self._tokens[_digest(token.encode())] = _Token(frozenset(asked), now + self._lives)
+            dies = now + self._lives
+            kept = Granted(frozenset(asked), client.permissions, dies)
+            self._tokens[_digest(token.encode())] = kept
         return {
             "access_token": token,
             "scope": " ".join(asked),
@@ -119,28 +139,36 @@ class OAuthServer:
             "expires_in": self._seconds,
         }
 
-    def scopes_of(self, token: bytes) -> frozenset[str] | None:
-        """Return what a token was granted; None for one that is unknown or dead."""
+    def granted(self, token: bytes) -> Granted | None:
+        """Return what a token stands for; None for one that is unknown or dead."""
         with self._lock:
             kept = self._tokens.get(_digest(token))
-        return kept.scopes if kept is not None and kept.dies > self._clock() else None
+        return kept if kept is not None and kept.dies > self._clock() else None
 
-    def _log_in(self, credentials: _Credentials) -> None:
+    def forget_tokens(self) -> None:
+        """End the life of all tokens given so far."""
+        with self._lock:
+            self._tokens.clear()
+
+    def _logged_in(self, credentials: _Credentials) -> OAuthClient:
+        """Return the client that says who it is, in the way that it was registered for."""
         # RFC 6749 has a client quote both parts before they go into the header; many do not.
         pairs = {(credentials.id, credentials.secret)}
         if credentials.how == "basic":
             pairs.add((unquote_plus(credentials.id), unquote_plus(credentials.secret)))
         # Every client is compared, so that the time taken does not tell which one was near.
         matches = [
-            hmac.compare_digest(f"{client.id}:{client.secret}".encode(), ":".join(pair).encode())
+            client
             for client in self._clients
             for pair in pairs
+            if hmac.compare_digest(f"{client.id}:{client.secret}".encode(), ":".join(pair).encode())
         ]
-        if not any(matches):
+        if not matches:
             raise refused(401, "invalid_client", "The client or its secret is not known.")
-        if credentials.how not in self._ways:
+        if (matches[0].auth or self._way) not in (credentials.how, "both"):
             description = f"The client was not registered for client_secret_{credentials.how}."
             raise refused(401, "invalid_client", description)
+        return matches[0]
 
 
 def _digest(token: bytes) -> bytes:

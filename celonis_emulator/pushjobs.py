@@ -2,8 +2,8 @@
 
 Hides: locks, the worker thread, chunk files on disk, the order of ledger and file writes.
 Guarantees: NEW -> QUEUED -> RUNNING -> DONE, ERROR or CANCELED, and no other way; a job runs once;
-nothing touches a table before execute; a job's rows and its DONE are one transaction.
-Must not know: HTTP routes, keys, the SQL of a load.
+nothing touches a table before execute; a job's rows and its end are one transaction, and no chunk
+is ever applied in part. Must not know: HTTP routes, keys, the SQL of a load.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from celonis_emulator.refusals import conflict, invalid, not_found, too_many
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from celonis_emulator.faults import Faults
     from celonis_emulator.ledger import Ledger
     from celonis_emulator.switches import Switches
     from celonis_emulator.warehouse import Warehouse
@@ -38,22 +39,33 @@ STOP_PATIENCE_SECONDS = 5.0
 # DuckDB's messages can quote a whole line of a file.
 LOG_CHARACTERS = 600
 INTERRUPTED = "The server stopped while the job was at work; the table is unchanged."
+UPLOADED = {"UPSERT": "upserted", "DELETE": "deleted"}
 
 
 class _Canceled(Exception):  # noqa: N818
     """The running job was cancelled before its transaction was committed."""
 
 
+class _Stopped(Exception):  # noqa: N818
+    """The server stops; whatever is at work is rolled back."""
+
+
 class PushJobs:
     """All push jobs of the server; safe from several threads."""
 
     def __init__(
-        self, warehouse: Warehouse, ledger: Ledger, switches: Switches, chunk_directory: Path
+        self,
+        warehouse: Warehouse,
+        ledger: Ledger,
+        switches: Switches,
+        chunk_directory: Path,
+        faults: Faults,
     ) -> None:
         self._warehouse = warehouse
         self._ledger = ledger
         self._switches = switches
         self._directory = chunk_directory
+        self._faults = faults
         self._limit = SubmitLimit(switches.submits_per_second, switches.submits_per_hour)
         # Guards everything below; signalled when a running job must notice something.
         self._changed = threading.Condition()
@@ -61,7 +73,8 @@ class PushJobs:
         chunks = ledger.chunks()
         self._chunks = {job_id: chunks.get(job_id, []) for job_id in self._jobs}
         self._cancel_asked: set[str] = set()
-        self._committing: str | None = None
+        # The job that is about to end; it can no longer be cancelled.
+        self._ending: str | None = None
         self._running_cursor: duckdb.DuckDBPyConnection | None = None
         self._stopping = False
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -77,7 +90,7 @@ class PushJobs:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-            if self._running_cursor is not None and self._committing is None:
+            if self._running_cursor is not None:
                 self._running_cursor.interrupt()
         self._queue.put(None)
         self._worker.join(STOP_PATIENCE_SECONDS)
@@ -138,9 +151,9 @@ class PushJobs:
         """Return the path to which a new chunk may be written.
 
         Raises:
-            Refusal: 404; 400 when the job takes no chunks any more or has no keys to delete by.
+            Refusal: 404; 400 when the job takes no such chunks or has no keys to delete by.
         """
-        job = self._takes_chunks(pool_id, job_id)
+        job = self._takes_chunks(pool_id, job_id, kind)
         if kind == "DELETE" and (job.type != "DELTA" or not job.keys):
             raise invalid("keys", "Deleting rows needs a DELTA job with keys.")
         directory = self._directory / job.id
@@ -156,9 +169,9 @@ class PushJobs:
         job = self.get(pool_id, job_id)
         size_bytes = part.stat().st_size
         with self._warehouse.reading() as cursor:
-            rows = inspect(cursor, part, job, self._switches.max_name_bytes)
+            rows = inspect(cursor, part, job, kind, self._switches)
         with self._changed:
-            self._takes_chunks(pool_id, job_id)
+            self._takes_chunks(pool_id, job_id, kind)
             path = part.with_suffix(f".{job.file_type.lower()}")
             part.rename(path)
             position = len(self._chunks[job_id])
@@ -177,11 +190,16 @@ class PushJobs:
             self._chunks[job_id].append(chunk)
             return chunk
 
-    def _takes_chunks(self, pool_id: str, job_id: str) -> Job:
-        job = self.get(pool_id, job_id)
-        if job.status != "NEW":
-            raise invalid("status", f"The job is {job.status}; only a NEW job takes chunks.")
-        return job
+    def _takes_chunks(self, pool_id: str, job_id: str, kind: str) -> Job:
+        with self._changed:
+            job = self.get(pool_id, job_id)
+            if job.status != "NEW":
+                raise invalid("status", f"The job is {job.status}; only a NEW job takes chunks.")
+            other = next((c.type for c in self._chunks[job_id] if c.type != kind), None)
+            if other is not None and self._switches.mixed_chunks == "refuse":
+                msg = f"The job has {UPLOADED[other]} chunks; {UPLOADED[kind]} ones need their own."
+                raise invalid("file", msg, "MIXED_CHUNKS")
+            return job
 
     def execute(
         self, pool_id: str, job_id: str, duplicate_removal_column: str | None
@@ -189,12 +207,15 @@ class PushJobs:
         """Queue a job and return the rate limit headers of the answer.
 
         Raises:
-            Refusal: 404; 400 when the job is not NEW; 429; 409. None of them uses up the limit.
+            Refusal: 404; 400 or 409, as switched, when the job is not NEW; 429; 409. None of them
+                uses up the limit.
         """
         with self._changed:
             job = self.get(pool_id, job_id)
             if job.status != "NEW":
-                raise invalid("status", f"The job is {job.status}; only a NEW job is executed.")
+                msg = f"The job is {job.status}; only a NEW job is executed."
+                refuses = self._switches.execute_not_new == "409"
+                raise conflict(msg) if refuses else invalid("status", msg)
             verdict = self._limit.verdict()
             if not verdict.allowed:
                 detail = f"More than {verdict.limit} submits; wait {verdict.reset_seconds} s."
@@ -203,12 +224,13 @@ class PushJobs:
             if other is not None:
                 msg = f"Push job {other.id} is {other.status}; submit again when it has ended."
                 raise conflict(msg)
-            self._limit.count()
+            # The history shows the very times that the limit has counted.
+            counted_seconds = self._limit.count()
             self._save(
                 replace(
                     job,
                     status="QUEUED",
-                    executed_ms=now_ms(),
+                    executed_ms=int(counted_seconds * 1000),
                     submits=job.submits + 1,
                     duplicate_removal_column=duplicate_removal_column,
                 )
@@ -243,7 +265,7 @@ class PushJobs:
         """
         with self._changed:
             job = self.get(pool_id, job_id)
-            if job.status in ENDED or self._committing == job_id:
+            if job.status in ENDED or self._ending == job_id:
                 raise invalid("status", f"The job is {job.status} and cannot be cancelled.")
             if job.status == "RUNNING":
                 self._cancel_asked.add(job_id)
@@ -277,96 +299,144 @@ class PushJobs:
             except Exception as error:
                 log.exception("push job %s could not be run", job_id)
                 self._finish(job_id, "ERROR", f"Internal fault: {error}")
+            with self._changed:
+                self._ending = None
             self._remove_files(job_id)
             self._warehouse.checkpoint()
 
     def _run(self, job_id: str) -> None:
-        if not self._pause(job_id, self._switches.queued_seconds):
-            return
-        with self._changed:
-            job = self._jobs[job_id]
-            if job.status != "QUEUED":
-                return
-            # Not worth a write: at a restart QUEUED and RUNNING mean the same.
-            job = self._jobs[job_id] = replace(job, status="RUNNING", changed_ms=now_ms())
-            chunks = list(self._chunks[job_id])
-        if not self._pause(job_id, self._switches.running_seconds):
-            return
-        fault = self._switches.fault_for(job.table)
-        if fault is not None:
-            self._finish(job_id, fault, f"The job was made to end {fault} (switch fail-table).")
-            return
         try:
-            self._load(job, chunks)
-        except (_Canceled, duckdb.InterruptException):
+            self._pause(job_id, self._switches.queued_seconds)
             with self._changed:
-                asked = job_id in self._cancel_asked
-            if asked:
-                self._finish(job_id, "CANCELED", "The job was cancelled; the table is unchanged.")
-            else:
-                self._finish(job_id, "ERROR", INTERRUPTED)
-        except LoadFailed as error:
-            self._finish(job_id, "ERROR", f"{error} The table is unchanged.")
-        except duckdb.Error as error:
-            reason = " ".join(str(error).split())[:LOG_CHARACTERS]
-            self._finish(job_id, "ERROR", f"The chunks cannot be loaded: {reason}")
+                job = self._jobs.get(job_id)
+                if job is None or job.status != "QUEUED":
+                    return
+                # Not worth a write: at a restart QUEUED and RUNNING mean the same.
+                job = self._jobs[job_id] = replace(job, status="RUNNING", changed_ms=now_ms())
+                chunks = list(self._chunks[job_id])
+            self._run_chunks(job, chunks)
+        except _Stopped:
+            self._finish(job_id, "ERROR", INTERRUPTED)
 
-    def _pause(self, job_id: str, seconds: float) -> bool:
-        """Wait in the job's present state; return whether it may go on."""
+    def _run_chunks(self, job: Job, chunks: list[Chunk]) -> None:
+        """Take a RUNNING job to its end."""
+        half = (len(chunks) + 1) // 2
+        try:
+            self._pause(job.id, self._switches.running_seconds)
+            fault = self._faults.of_job(job.table)
+            if fault is None:
+                done = f"{len(chunks)} chunks applied"
+                self._load(job, chunks, "DONE", done)
+                return
+            status, reason = fault.status, f"The job was made to end {fault.status}."
+            if fault.after_chunks is not None:
+                self._end_early(job, chunks[: fault.after_chunks], status, reason, keeps=True)
+                return
+            first = chunks[:half]
+        except _Canceled:
+            status, reason, first = "CANCELED", "The job was cancelled.", chunks[:half]
+        except LoadFailed as error:
+            status, reason, first = "ERROR", str(error), chunks[:-1]
+        except duckdb.Error as error:
+            spelled = " ".join(str(error).split())[:LOG_CHARACTERS]
+            status, reason, first = "ERROR", f"The chunks cannot be loaded: {spelled}", chunks[:-1]
+        keeps = self._switches.failed_jobs == "keep_first_chunks"
+        self._end_early(job, first, status, reason, keeps=keeps)
+
+    def _end_early(
+        self, job: Job, first: list[Chunk], status: str, reason: str, *, keeps: bool
+    ) -> None:
+        """End a job that is not DONE; where switched so, its first chunks stay applied."""
+        with self._changed:
+            self._ending = job.id
+        stays = self._loadable(job, first) if keeps else []
+        if stays:
+            self._load(job, stays, status, f"{reason} The first {len(stays)} chunks stay")
+        else:
+            self._finish(job.id, status, f"{reason} The table is unchanged.")
+
+    def _loadable(self, job: Job, chunks: list[Chunk]) -> list[Chunk]:
+        """Return as many of the first chunks as can be applied without a fault."""
+        # All before the first bad one can, and none behind it: halve in between.
+        good, bad = 0, len(chunks) + 1
+        while bad - good > 1:
+            tried = (good + bad) // 2
+            try:
+                self._load(job, chunks[:tried], None, "")
+                good = tried
+            except (LoadFailed, duckdb.Error):
+                bad = tried
+        return chunks[:good]
+
+    def _pause(self, job_id: str, seconds: float) -> None:
+        """Wait in the job's present state.
+
+        Raises:
+            _Canceled: The running job is to end.
+            _Stopped: The server is.
+        """
 
         def disturbed() -> bool:
             return self._stopping or job_id in self._cancel_asked or self._ended(job_id)
 
         with self._changed:
             self._changed.wait_for(disturbed, timeout=seconds)
-            if self._ended(job_id):
-                return False
+            self._notice(job_id)
+
+    def _notice(self, job_id: str) -> None:
+        with self._changed:
             if self._stopping:
-                self._finish(job_id, "ERROR", INTERRUPTED)
-                return False
-            if job_id in self._cancel_asked:
-                self._finish(job_id, "CANCELED", "The job was cancelled; the table is unchanged.")
-                return False
-            return True
+                raise _Stopped
+            if job_id in self._cancel_asked and self._ending != job_id:
+                raise _Canceled
 
     def _ended(self, job_id: str) -> bool:
         job = self._jobs.get(job_id)
         return job is None or job.status in ENDED
 
-    def _load(self, job: Job, chunks: list[Chunk]) -> None:
-        """Apply the chunks and mark the job DONE, both or neither."""
+    def _load(self, job: Job, chunks: list[Chunk], status: str | None, line: str) -> None:
+        """Apply chunks and end the job, both or neither; without a status only try to.
+
+        Raises:
+            LoadFailed, duckdb.Error: The chunks do not fit, or cannot be read.
+            _Canceled: The job was cancelled in the meantime.
+            _Stopped: The server is about to end.
+        """
         directory = self._directory / job.id
         cursor = self._warehouse.cursor()
         with self._changed:
             self._running_cursor = cursor
         try:
+            self._notice(job.id)
             files = [open_chunk(cursor, directory / c.file_name, job, c.type) for c in chunks]
             load = Load(cursor, job, files, self._switches)
             load.stage()
             cursor.execute("BEGIN")
             result = load.apply()
             with self._changed:
-                if job.id in self._cancel_asked or self._stopping:
-                    raise _Canceled
-                self._committing = job.id
-            done = _ended(
-                job,
-                "DONE",
-                f"{len(chunks)} chunks applied: {result.rows_written} rows written, "
-                f"{result.rows_removed} rows removed.",
-            )
-            done = replace(done, truncated_values=result.truncated_values)
-            self._ledger.write_job(done, cursor)
+                self._notice(job.id)
+                if status is None:
+                    cursor.execute("ROLLBACK")
+                    return
+                self._ending = job.id
+                # From here on nobody interrupts it.
+                self._running_cursor = None
+            counts = f"{result.rows_written} rows written, {result.rows_removed} rows removed."
+            ended = _ended(job, status, f"{line}: {counts}")
+            ended = replace(ended, truncated_values=result.truncated_values)
+            self._ledger.write_job(ended, cursor)
             cursor.execute("COMMIT")
             with self._changed:
-                self._jobs[job.id] = done
-        except BaseException:
+                self._jobs[job.id] = ended
+        except BaseException as error:
             with contextlib.suppress(duckdb.Error):
                 cursor.execute("ROLLBACK")
+            if isinstance(error, duckdb.InterruptException):
+                self._notice(job.id)
             raise
         finally:
             with self._changed:
-                self._running_cursor = self._committing = None
+                self._running_cursor = None
             cursor.close()
 
     def _finish(self, job_id: str, status: str, line: str) -> None:

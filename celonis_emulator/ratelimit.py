@@ -75,12 +75,13 @@ class SubmitLimit:
             reset_seconds=until_hour if self._per_hour else 1,
         )
 
-    def count(self) -> None:
-        """Count one accepted submit."""
+    def count(self) -> float:
+        """Count one accepted submit, and return the time that it is counted at."""
         now = self._clock()
         self._forget(now)
         self._recent.append(now)
         self._in_hour += 1
+        return now
 
     def _forget(self, now: float) -> None:
         hour = int(now // HOUR_SECONDS)

@@ -8,12 +8,22 @@ Must not know: the web framework, jobs, DuckDB.
 from __future__ import annotations
 
 import uuid
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 JsonBody = dict[str, Any]
+
+_STATUSES = frozenset(int(status) for status in HTTPStatus)
+_OF_A_SERVICE = frozenset({HTTPStatus.CONFLICT, HTTPStatus.INTERNAL_SERVER_ERROR})
+_GATEWAY_CODES = {
+    403: "ADMIN_ACCESS_ERROR",
+    404: "GENERAL_NOTFOUND_PATH",
+    413: "GENERAL_PAYLOAD_TOO_LARGE",
+    429: "LIMIT_RATE_EXCEEDED",
+}
 
 
 class Refusal(Exception):  # noqa: N818
@@ -40,6 +50,14 @@ def validation_body(problems: list[tuple[str, str, str]]) -> JsonBody:
             for attribute, error, code in problems
         ]
     }
+
+
+def sentence_of(message: str) -> str:
+    """Return a message of the validation of bodies as a sentence."""
+    if message.startswith("Extra inputs"):
+        return "There is no such field."
+    message = message.removeprefix("Value error, ")
+    return message if message.endswith(".") else f"{message}."
 
 
 def invalid(attribute: str, error: str, code: str = "INVALID_VALUE") -> Refusal:
@@ -82,6 +100,17 @@ def too_many(detail: str, headers: Mapping[str, str]) -> Refusal:
 def internal(message: str) -> Refusal:
     """Answer 500 the way the service does, with a reference for its support."""
     return Refusal(500, _service(message))
+
+
+def usual_body(status: int) -> JsonBody:
+    """Return the body that an error of this status usually has."""
+    phrase = HTTPStatus(status).phrase if status in _STATUSES else "Error"
+    if status == HTTPStatus.UNAUTHORIZED:
+        return unauthorized().body
+    if status in _OF_A_SERVICE:
+        return _service(f"{phrase}.")
+    code = _GATEWAY_CODES.get(status, f"GENERAL_{status}")
+    return _gateway(status, phrase, phrase, code)
 
 
 def _service(message: str) -> JsonBody:

@@ -4,19 +4,21 @@ Hides: their shapes. Guarantees: a valid key is needed, as everywhere.
 Must not know: the Celonis API.
 """
 
-# ruff: noqa: TC001, TC003 - the framework reads annotations at run time
+# ruff: noqa: C901, TC001, TC003 - annotations are read at run time; one function binds all routes
 from __future__ import annotations
 
 from collections import Counter
 from typing import Any
 
 import duckdb
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from celonis_emulator.faults import FaultList, Faults
 from celonis_emulator.inventory import described_tables, queried
+from celonis_emulator.oauth import OAuthServer
 from celonis_emulator.pushjobs import PushJobs
-from celonis_emulator.refusals import invalid
+from celonis_emulator.refusals import invalid, not_found
 from celonis_emulator.warehouse import Warehouse
 
 
@@ -27,7 +29,11 @@ class QueryBody(BaseModel):
 
 
 def admin_routes(
-    warehouse: Warehouse, push_jobs: PushJobs, requests: Counter[tuple[str, str]]
+    warehouse: Warehouse,
+    push_jobs: PushJobs,
+    requests: Counter[tuple[str, str]],
+    faults: Faults,
+    oauth: OAuthServer,
 ) -> APIRouter:
     """Return the admin routes."""
     routes = APIRouter(prefix="/_emulator", tags=["Emulator"])
@@ -60,5 +66,31 @@ def admin_routes(
             {"method": method, "path": path, "count": count}
             for (method, path), count in sorted(requests.items())
         ]
+
+    @routes.get("/faults")
+    def get_faults() -> list[dict[str, Any]]:
+        """List the faults that are set, spent ones too."""
+        return faults.shown()
+
+    @routes.post("/faults")
+    def add_faults(body: FaultList) -> list[dict[str, Any]]:
+        """Set a fault or several, behind those that are set; list them all."""
+        faults.add(body)
+        if any(fault.at_once for fault in body):
+            oauth.forget_tokens()
+        return faults.shown()
+
+    @routes.delete("/faults")
+    def clear_faults() -> Response:
+        """Remove all faults."""
+        faults.clear()
+        return Response()
+
+    @routes.delete("/faults/{fault_id}")
+    def remove_fault(fault_id: str) -> Response:
+        """Remove one fault."""
+        if not faults.remove(fault_id):
+            raise not_found("There is no such fault.")
+        return Response()
 
     return routes

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
-from celonis_emulator.ledger import Connection, Ledger, Pool
-from celonis_emulator.refusals import forbidden, not_found
-from celonis_emulator.rights import Right, needs
-from celonis_emulator.switches import Switches
+from celonis_emulator.ledger import Ledger
+from celonis_emulator.refusals import not_found
+from celonis_emulator.rights import Right, needs, needs_listing
+from celonis_emulator.setup import Connection, Pool
 from celonis_emulator.warehouse import (
     Warehouse,
     find_table,
@@ -24,9 +24,10 @@ from celonis_emulator.warehouse import (
 )
 
 
-def pool_routes(warehouse: Warehouse, ledger: Ledger, switches: Switches) -> APIRouter:
+def pool_routes(warehouse: Warehouse, ledger: Ledger) -> APIRouter:
     """Return the routes of the team and its pools."""
-    routes = APIRouter(tags=["Pools"], dependencies=[needs(Right.READ)])
+    routes = APIRouter(tags=["Pools"])
+    looking, listing = [needs(Right.READ)], [needs_listing()]
 
     def known_pool(pool_id: str) -> Pool:
         for pool in ledger.pools():
@@ -39,42 +40,41 @@ def pool_routes(warehouse: Warehouse, ledger: Ledger, switches: Switches) -> API
         known_pool(pool_id)
         return [c for c in ledger.connections() if c.pool_id == pool_id]
 
-    def permit_listing() -> None:
-        if not switches.listing_permission:
-            msg = "The caller may not read the data pool."
-            raise forbidden(msg)
-
-    @routes.get("/api/cloud")
+    @routes.get("/api/cloud", dependencies=looking)
     def get_user() -> dict[str, Any]:
         """Show the caller."""
         return {"id": "emulator", "name": "Emulator", "email": "emulator@localhost"}
 
-    @routes.get("/api/cloud/permissions")
-    def list_permissions() -> list[Any]:
-        """List the caller's permissions by service."""
-        return []
+    @routes.get("/api/cloud/permissions", dependencies=looking)
+    def list_permissions(request: Request) -> list[dict[str, Any]]:
+        """List the caller's permissions by service: those on one pool or another."""
+        permissions = sorted(right.upper() for right in request.state.caller.rights)
+        return [{"serviceName": "integration", "permissions": permissions}] if permissions else []
 
-    @routes.get("/api/team")
+    @routes.get("/api/team", dependencies=looking)
     def get_team() -> dict[str, Any]:
         """Show the team."""
         return {"id": "emulator", "name": "Emulator", "trackingEnabled": False}
 
-    @routes.get("/integration/api/pools")
-    def list_pools() -> list[dict[str, Any]]:
-        """List the data pools."""
-        return [_shown_pool(pool) for pool in ledger.pools()]
+    @routes.get("/integration/api/pools", dependencies=looking)
+    def list_pools(request: Request) -> list[dict[str, Any]]:
+        """List the data pools that the caller may read."""
+        may = request.state.caller.may
+        return [_shown_pool(pool) for pool in ledger.pools() if may(Right.READ, pool.id)]
 
-    @routes.get("/integration/api/pools/{pool_id}")
+    @routes.get("/integration/api/pools/{pool_id}", dependencies=looking)
     def get_pool(pool_id: str) -> dict[str, Any]:
         """Show a data pool."""
         return _shown_pool(known_pool(pool_id))
 
-    @routes.get("/integration/api/pools/{pool_id}/data-sources")
+    @routes.get("/integration/api/pools/{pool_id}/data-sources", dependencies=looking)
     def list_data_sources(pool_id: str) -> list[dict[str, Any]]:
         """List the data connections of a pool."""
         return [_shown_connection(connection) for connection in connections_of(pool_id)]
 
-    @routes.get("/integration/api/pools/{pool_id}/data-sources/{data_source_id}")
+    @routes.get(
+        "/integration/api/pools/{pool_id}/data-sources/{data_source_id}", dependencies=looking
+    )
     def get_data_source(pool_id: str, data_source_id: str) -> dict[str, Any]:
         """Show a data connection."""
         for connection in connections_of(pool_id):
@@ -83,11 +83,10 @@ def pool_routes(warehouse: Warehouse, ledger: Ledger, switches: Switches) -> API
         msg = f"There is no data connection {data_source_id} in the pool."
         raise not_found(msg)
 
-    @routes.get("/integration/api/pools/{pool_id}/tables")
+    @routes.get("/integration/api/pools/{pool_id}/tables", dependencies=listing)
     def list_tables(pool_id: str) -> list[dict[str, Any]]:
         """List the tables of a pool: the global ones and those of its connections."""
         connections = connections_of(pool_id)
-        permit_listing()
         owners: list[Connection | None] = [None, *connections]
         listed: list[dict[str, Any]] = []
         with warehouse.reading() as cursor:
@@ -108,15 +107,13 @@ def pool_routes(warehouse: Warehouse, ledger: Ledger, switches: Switches) -> API
                 ]
         return listed
 
-    @routes.get("/integration/api/pools/{pool_id}/columns")
+    @routes.get("/integration/api/pools/{pool_id}/columns", dependencies=listing)
     def list_columns(
         pool_id: str,
         table_name: Annotated[str, Query(alias="tableName")],
         data_source_id: Annotated[str | None, Query(alias="schemaName")] = None,
     ) -> list[dict[str, Any]]:
         """List the columns of a table; ``schemaName`` is the id of its data connection."""
-        known_pool(pool_id)
-        permit_listing()
         with warehouse.reading() as cursor:
             table = find_table(cursor, schema_name(pool_id, data_source_id or None), table_name)
             columns = table_columns(cursor, table) if table else []

@@ -1,7 +1,7 @@
 """The Data Push API: jobs, chunks, execute.
 
 Hides: paths and bodies of the wire. Guarantees: every field of the create body may be null where
-it is not required; unknown fields are ignored.
+it is not required; unknown fields are ignored or refused, as switched.
 Must not know: how jobs are kept or run, DuckDB.
 """
 
@@ -12,8 +12,8 @@ import uuid
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from celonis_emulator.chunkfiles import name_problem
 from celonis_emulator.columns import folded
@@ -28,7 +28,27 @@ from celonis_emulator.uploads import receive
 MAX_TEXT_CHARACTERS = 65_000
 
 
-class ColumnBody(BaseModel):
+class _Body(BaseModel):
+    """An object of a body; fields that it does not know are looked at once, then dropped."""
+
+    model_config = ConfigDict(extra="allow")
+
+    def drop_unknown(self) -> list[str]:
+        """Drop the fields that are not known, those of inner objects too; return their paths."""
+        extra = self.model_extra or {}
+        dropped = list(extra)
+        extra.clear()
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            listed = isinstance(value, list)
+            for i, inner in enumerate(value if listed else [value]):
+                if isinstance(inner, _Body):
+                    place = f"{name}.{i}" if listed else name
+                    dropped += [f"{place}.{field}" for field in inner.drop_unknown()]
+        return dropped
+
+
+class ColumnBody(_Body):
     """A column of ``tableSchema``."""
 
     columnName: str
@@ -38,14 +58,14 @@ class ColumnBody(BaseModel):
     pkField: bool | None = None
 
 
-class TableSchemaBody(BaseModel):
+class TableSchemaBody(_Body):
     """The ``tableSchema`` of a job."""
 
     tableName: str | None = None
     columns: list[ColumnBody] | None = None
 
 
-class ColumnOptionsBody(BaseModel):
+class ColumnOptionsBody(_Body):
     """How one column of a CSV file is spelled."""
 
     columnName: str
@@ -54,7 +74,7 @@ class ColumnOptionsBody(BaseModel):
     decimalSeparator: str | None = None
 
 
-class CsvOptionsBody(BaseModel):
+class CsvOptionsBody(_Body):
     """The ``csvParsingOptions`` of a job."""
 
     charSet: str | None = None
@@ -68,7 +88,7 @@ class CsvOptionsBody(BaseModel):
     additionalColumnOptions: list[ColumnOptionsBody] | None = None
 
 
-class JobBody(BaseModel):
+class JobBody(_Body):
     """The body that creates a push job."""
 
     targetName: str
@@ -109,15 +129,10 @@ _FILE_BODY: dict[str, Any] = {
 
 def push_routes(push_jobs: PushJobs, ledger: Ledger, switches: Switches) -> APIRouter:
     """Return the routes below one Data Push prefix."""
+    routes = APIRouter(tags=["Data Push"], dependencies=[needs(Right.PUSH)])
+    created = int(switches.created_status)
 
-    def known_pool(pool_id: str) -> None:
-        if all(pool.id != pool_id for pool in ledger.pools()):
-            msg = f"There is no data pool {pool_id}."
-            raise not_found(msg)
-
-    routes = APIRouter(tags=["Data Push"], dependencies=[needs(Right.PUSH), Depends(known_pool)])
-
-    @routes.post("/jobs")
+    @routes.post("/jobs", status_code=created)
     def create_job(pool_id: str, body: JobBody) -> dict[str, Any]:
         """Create a push job."""
         _check(body, pool_id, ledger, switches)
@@ -164,6 +179,8 @@ def push_routes(push_jobs: PushJobs, ledger: Ledger, switches: Switches) -> APIR
     @routes.post("/jobs/{job_id}/cancel")
     def cancel_job(pool_id: str, job_id: str) -> Response:
         """Cancel a push job that has not ended."""
+        if not switches.cancel:
+            raise not_found("There is nothing at this path.")
         push_jobs.cancel(pool_id, job_id)
         return Response()
 
@@ -198,6 +215,9 @@ def push_routes(push_jobs: PushJobs, ledger: Ledger, switches: Switches) -> APIR
 
 def _check(body: JobBody, pool_id: str, ledger: Ledger, switches: Switches) -> None:
     """Refuse a create body that contradicts itself or the pool."""
+    unknown = body.drop_unknown()
+    if unknown and switches.unknown_fields == "refuse":
+        raise invalid(unknown[0], "The field is not known.", "UNKNOWN_FIELD")
     if body.dataPoolId != pool_id:
         raise invalid("dataPoolId", "The data pool differs from the one in the path.")
     connection = body.connectionId

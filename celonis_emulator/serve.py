@@ -13,18 +13,23 @@ import os
 import signal
 import socket
 import ssl
-import threading
-import time
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
 from celonis_emulator.app import create_app
+from celonis_emulator.connection import BreakableProtocol
+from celonis_emulator.datajobs import DataJobs
+from celonis_emulator.faults import Faults, of_tables
 from celonis_emulator.identity import Identities
 from celonis_emulator.ledger import Ledger
+from celonis_emulator.lifeline import end_with_stdin
+from celonis_emulator.models import DataModels
 from celonis_emulator.oauth import OAuthServer
 from celonis_emulator.pushjobs import PushJobs
+from celonis_emulator.runledger import RunLedger
 from celonis_emulator.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -33,10 +38,11 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from celonis_emulator.faults import Fault
     from celonis_emulator.oauth import OAuthClient
+    from celonis_emulator.setup import Key, Team
     from celonis_emulator.switches import Switches
 
-LIFELINE_SECONDS: Final = 0.7
 # Answers in progress may end; a client that never reads must not hold the process.
 GRACE_SECONDS: Final = 3
 
@@ -59,21 +65,20 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What a server is started with; a connection is (pool id, id, name)."""
+    """What a server is started with."""
 
     host: str
     port: int
     database: Path
-    api_keys: Sequence[str]
-    app_keys: Sequence[str]
+    keys: Sequence[Key]
     oauth_clients: Sequence[OAuthClient]
-    pools: Sequence[tuple[str, str]]
-    connections: Sequence[tuple[str, str, str]]
+    team: Team
     switches: Switches
     certificate: Certificate | None
     ready_file: Path | None
     until_stdin_closes: bool
     log_level: str
+    faults: Sequence[Fault] = ()
 
 
 def serve(options: ServerOptions) -> None:
@@ -82,33 +87,60 @@ def serve(options: ServerOptions) -> None:
     Raises:
         DatabaseUnavailable: another process holds the database, or it is none.
         CannotListen: the address is in use or not ours.
-        NameTaken: a pool or connection cannot be made.
+        BadSetUp: a pool, or something in it, cannot be made.
         BadCertificate: the certificate or its key cannot be used.
     """
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(message)s")
     if options.certificate is not None:
         _try_certificate(options.certificate)
-    warehouse = Warehouse(options.database)
+    directory = options.database.with_name(options.database.name + ".chunks")
+    warehouse = Warehouse(options.database, directory)
     try:
         with _listening_socket(options.host, options.port) as listener:
             ledger = Ledger(warehouse)
-            for pool_id, name in options.pools:
-                ledger.ensure_pool(pool_id, name)
-            for pool_id, connection_id, name in options.connections:
-                ledger.ensure_connection(pool_id, connection_id, name)
-            directory = options.database.with_name(options.database.name + ".chunks")
-            push_jobs = PushJobs(warehouse, ledger, options.switches, directory)
+            _set_up(ledger, options.team)
+            faults = Faults([*of_tables(options.switches.fail_table), *options.faults])
+            push_jobs = PushJobs(warehouse, ledger, options.switches, directory, faults)
+            runs = RunLedger(warehouse)
+            models = DataModels(warehouse, ledger, runs, options.switches)
+            data_jobs = DataJobs(warehouse, ledger, runs, models, options.switches)
             push_jobs.start()
+            models.start()
+            data_jobs.start()
             oauth = OAuthServer(options.oauth_clients, options.switches)
-            identities = Identities(options.api_keys, options.app_keys, oauth)
-            app = create_app(warehouse, ledger, push_jobs, identities, options.switches)
+            identities = Identities(options.keys, oauth)
+            app = create_app(
+                warehouse,
+                ledger,
+                push_jobs=push_jobs,
+                models=models,
+                data_jobs=data_jobs,
+                identities=identities,
+                switches=options.switches,
+                faults=faults,
+            )
             try:
                 _run(app, listener, options)
             finally:
                 push_jobs.stop()
+                data_jobs.stop()
+                models.stop()
+                runs.close()
                 ledger.close()
     finally:
         warehouse.close()
+
+
+def _set_up(ledger: Ledger, team: Team) -> None:
+    """Make what is not there yet; data models and jobs of a known id become what they are here."""
+    for pool in team.pools:
+        ledger.ensure_pool(pool.id, pool.name)
+    for connection in team.connections:
+        ledger.ensure_connection(connection.pool_id, connection.id, connection.name)
+    for model in team.data_models:
+        ledger.put_model(model)
+    for job in team.data_jobs:
+        ledger.put_data_job(job)
 
 
 def _run(app: FastAPI, listener: socket.socket, options: ServerOptions) -> None:
@@ -117,6 +149,7 @@ def _run(app: FastAPI, listener: socket.socket, options: ServerOptions) -> None:
         app,
         log_level=options.log_level,
         access_log=False,
+        http=BreakableProtocol,
         lifespan="off",
         ws="none",
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -131,12 +164,12 @@ def _run(app: FastAPI, listener: socket.socket, options: ServerOptions) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     if options.until_stdin_closes:
-        threading.Thread(target=_watch_stdin, args=(server,), daemon=True).start()
+        end_with_stdin(server)
     server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """Tells that it answers, once it does."""
+    """Tells that it answers, once it does: in the ready file or, without one, to people."""
 
     def __init__(
         self, config: uvicorn.Config, listener: socket.socket, options: ServerOptions
@@ -147,15 +180,20 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and self._options.ready_file is not None:
-            port = self._listener.getsockname()[1]
-            about = {
-                "scheme": "https" if self._options.certificate else "http",
-                "host": self._options.host,
-                "port": port,
-                "pid": os.getpid(),
-            }
-            path = self._options.ready_file
+        if not self.started:
+            return
+        scheme = "https" if self._options.certificate else "http"
+        host, port = self._options.host, self._listener.getsockname()[1]
+        path = self._options.ready_file
+        if path is None:
+            address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+            sys.stderr.write(
+                f"celonis-emulator answers at {address} and keeps its tables in "
+                f"{self._options.database}; Ctrl-C ends it.\n"
+            )
+            sys.stderr.flush()
+        else:
+            about = {"scheme": scheme, "host": host, "port": port, "pid": os.getpid()}
             part = path.with_name(f"{path.name}.{os.getpid()}.part")
             part.write_text(json.dumps(about) + "\n", encoding="utf-8")
             part.replace(path)
@@ -197,16 +235,3 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         msg = f"The address {host} port {port} cannot be used: {error.strerror or error}."
         raise CannotListen(msg) from error
     return listener
-
-
-def _watch_stdin(server: uvicorn.Server) -> None:
-    """End the process when the other end of stdin is gone."""
-    try:
-        while os.read(0, 4096):
-            pass
-    except OSError:
-        pass
-    server.should_exit = True
-    time.sleep(LIFELINE_SECONDS)
-    # DuckDB's log makes this safe: what was not committed is gone, the rest stays.
-    os._exit(0)

@@ -86,5 +86,26 @@ class Key:
 
     key: str = field(repr=False)
     kind: str
-    permissions: Mapping[str, frozenset[Right]]
-    """By pool id, or for :data:`EVERY_POOL`."""
+    permissions: Mapping[str, frozenset[Right]] | None = None
+    """By pool id, or for :data:`EVERY_POOL`; None: everything everywhere."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """What is in a team, in the order of its making."""
+
+    pools: tuple[Pool, ...] = ()
+    connections: tuple[Connection, ...] = ()
+    data_models: tuple[DataModel, ...] = ()
+    data_jobs: tuple[DataJob, ...] = ()
+
+
+DEFAULT_TEAM = Team(
+    pools=(Pool("local", "local"),),
+    connections=(Connection("local", "connection", "Connection"),),
+    data_models=(DataModel("local", "model", "Default"),),
+    data_jobs=(
+        DataJob("local", "job", "Default", tasks=(Task("1", "Transformation", "SELECT 1"),)),
+    ),
+)
+"""One of each, for a server that is told of no pool; all of it works on an empty pool."""

@@ -2,7 +2,8 @@
 
 Hides: DuckDB connections and their locks, the catalogue, where text lengths are kept.
 Guarantees: one process holds the file, and a second one is told who does; each cursor is used by
-one thread; names are found whatever their case; time zone is UTC.
+one thread; names are found whatever their case; time zone is UTC; SQL reaches no other files than
+those of one directory.
 Must not know: HTTP, push jobs, chunks.
 """
 
@@ -68,6 +69,11 @@ def schema_name(pool_id: str, connection_id: str | None) -> str:
     return pool_id if connection_id is None else f"{pool_id}_{connection_id}"
 
 
+def model_schema_name(pool_id: str, model_id: str) -> str:
+    """Return the schema that holds what a data model shows."""
+    return f"{pool_id}_model_{model_id}"
+
+
 def connect(
     database: Path, *, read_only: bool = False, patience_seconds: float = OPEN_PATIENCE_SECONDS
 ) -> duckdb.DuckDBPyConnection:
@@ -87,10 +93,13 @@ def connect(
                 msg = f"The database {database} cannot be opened: {reason}"
                 raise DatabaseUnavailable(msg) from error
             if time.monotonic() >= deadline:
-                msg = (
-                    f"The database {database} is held by {holder}; run `celonis-emulator serve` "
-                    "once and point base_url of every client at it, or use another database."
+                advice = (
+                    "if that is a running `celonis-emulator serve`, ask it: --url and --api-key."
+                    if read_only
+                    else "run `celonis-emulator serve` once and point base_url of every client at "
+                    "it, or use another database."
                 )
+                msg = f"The database {database} is held by {holder}; {advice}"
                 raise DatabaseUnavailable(msg) from error
             time.sleep(0.05)
 
@@ -104,9 +113,14 @@ def _holder(message: str) -> str | None:
 
 
 class Warehouse:
-    """One open database."""
+    """One open database.
 
-    def __init__(self, database: Path) -> None:
+    Args:
+        database: The file.
+        readable: The only directory whose files SQL may read.
+    """
+
+    def __init__(self, database: Path, readable: Path) -> None:
         database.parent.mkdir(parents=True, exist_ok=True)
         self._connection = connect(database)
         self._lock = threading.Lock()
@@ -115,6 +129,11 @@ class Warehouse:
         self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {BOOKKEEPING_SCHEMA}")
         self._connection.execute(_LENGTHS_TABLE)
+        # Whoever runs SQL here reaches no other file, and changes no setting.
+        directory = str(readable.absolute()).replace("'", "''")
+        self._connection.execute(f"SET allowed_directories = ['{directory}']")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return a connection of its own to the open database, for one thread."""
@@ -233,6 +252,55 @@ def widen_column(cursor: duckdb.DuckDBPyConnection, table: PoolTable, column: Co
         [table.schema, table.name, column.name],
     )
     _keep_length(cursor, table, column)
+
+
+def table_identities(cursor: duckdb.DuckDBPyConnection) -> dict[PoolTable, int]:
+    """Return a number for each table; it stays when the table is renamed or altered."""
+    rows = cursor.execute(
+        "SELECT schema_name, table_name, table_oid FROM duckdb_tables() "
+        "WHERE database_name = current_database()"
+    ).fetchall()
+    return {PoolTable(schema, name): int(identity) for schema, name, identity in rows}
+
+
+def settle_lengths(
+    cursor: duckdb.DuckDBPyConnection,
+    before: dict[PoolTable, int],
+    declared_characters: dict[str, int],
+) -> None:
+    """Bring the text lengths in line with tables that a statement made, renamed or dropped.
+
+    Args:
+        cursor: In the statement's transaction.
+        before: The tables as they were.
+        declared_characters: The lengths in a table made anew, by folded name of the column.
+    """
+    after = table_identities(cursor)
+    names = {identity: table for table, identity in before.items()}
+    for table in before.keys() - after.keys():
+        if before[table] not in after.values():
+            _forget_lengths(cursor, table)
+    for table, identity in after.items():
+        old = names.get(identity)
+        if old is None:
+            _forget_lengths(cursor, table)
+        elif old != table:
+            cursor.execute(
+                f"UPDATE {BOOKKEEPING_SCHEMA}.text_lengths SET schema_name = ?, table_name = ? "
+                "WHERE schema_name = ? AND table_name = ?",
+                [table.schema, table.name, old.schema, old.name],
+            )
+    cursor.execute(
+        f"DELETE FROM {BOOKKEEPING_SCHEMA}.text_lengths AS kept WHERE NOT EXISTS ("
+        "SELECT 1 FROM duckdb_columns() AS c WHERE c.database_name = current_database() "
+        "AND c.schema_name = kept.schema_name AND c.table_name = kept.table_name "
+        "AND c.column_name = kept.column_name)"
+    )
+    for table, identity in after.items():
+        for column in table_columns(cursor, table) if identity not in names else ():
+            length = declared_characters.get(folded(column.name))
+            if column.type == "STRING" and length is not None:
+                _keep_length(cursor, table, Column(column.name, "STRING", length))
 
 
 def _keep_length(cursor: duckdb.DuckDBPyConnection, table: PoolTable, column: Column) -> None:

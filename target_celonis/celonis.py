@@ -67,7 +67,7 @@ class JobSpec:
         type: REPLACE or DELTA.
         columns: All columns of the table.
         keys: Key columns; with DELTA they make an upsert.
-        adds_columns: Whether the table may lack some of the columns.
+        adds_columns: Whether table and chunks may each lack columns of the other.
     """
 
     table: str

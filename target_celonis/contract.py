@@ -66,11 +66,13 @@ class Terms:
     Attributes:
         lengths: Of every text column, in characters, by name.
         new: Names of columns that the table in the pool lacks.
+        differs: Whether one of the two has a column that the other lacks.
         widened: Columns that the push must make wider, with the characters needed.
     """
 
     lengths: dict[str, int]
     new: tuple[str, ...] = ()
+    differs: bool = False
     widened: tuple[tuple[str, int], ...] = ()
 
 
@@ -230,7 +232,8 @@ def terms(
             widened.append((column.name, measured))
         else:
             raise _too_narrow(plan, column, measured, there.length)
-    return Terms(lengths, tuple(new), tuple(widened))
+    differs = bool(new) or not set(present) <= {c.name.casefold() for c in plan.columns}
+    return Terms(lengths, tuple(new), differs, tuple(widened))
 
 
 def _too_long(plan: TablePlan, column: Column, measured: int) -> ContractError:

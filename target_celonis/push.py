@@ -193,7 +193,7 @@ class DataPush:
                 for column in plan.columns
             ),
             keys=tuple(column.name for column in plan.keys) if keyed else (),
-            adds_columns=keyed and bool(push.terms.new),
+            adds_columns=keyed and push.terms.differs,
         )
         job = self._celonis.create_job(spec)
         logger.info("Table %s: push job %s (%s) created.", plan.table, job.id, spec.type)

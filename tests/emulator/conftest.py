@@ -319,7 +319,7 @@ def harsh_server(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> 
         tmp_path_factory.mktemp("harsh"),
         *NO_LIMITS,
         *("--oversize", "error", "--delta-missing-table", "error", "--strict-metadata", "on"),
-        *("--listing-permission", "off", "--data-push-prefixes", "integration"),
+        *("--listing-permission", "none", "--data-push-prefixes", "integration"),
         *("--fail-table", "Bad=ERROR", "--fail-table", "worse=canceled"),
         *("--max-chunk-bytes", str(HARSH_CHUNK_BYTES)),
         nursery=nursery,

@@ -127,6 +127,9 @@ def test_help_needs_nothing_heavy() -> None:
         ["--strict-metadata", "maybe"],
         ["--oauth-client-auth", "bearer"],
         ["--token-seconds", "soon"],
+        ["--profile", "gentle"],
+        ["--listing-permission", "off"],
+        ["--execute-not-new", "404"],
     ],
 )
 def test_bad_options(options: list[str]) -> None:

@@ -45,7 +45,10 @@ def test_a_path_that_does_not_exist_tells_nothing_without_a_key(shared_server: S
 
 
 SMALL: list[tuple[str, Any]] = [
-    ("/api/cloud/permissions", []),
+    (
+        "/api/cloud/permissions",
+        [{"serviceName": "integration", "permissions": ["EDIT", "MANAGE", "PUSH", "READ"]}],
+    ),
     (
         "/integration/api/pools",
         [{"id": "local", "name": "Local pool"}, {"id": "other", "name": "other"}],

@@ -16,11 +16,21 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run marked tests against both profiles: what is loaded is the same, however Celonis is."""
+    marked = metafunc.definition.get_closest_marker("both_profiles")
+    if marked and "emulator" in metafunc.fixturenames:
+        metafunc.parametrize("emulator", ["lenient", "harsh"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+def emulator(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Emulator]:
     """One emulator for all tests that need no switch of their own."""
     options = ("--pool", "local=Local", "--connection", "local:erp=ERP")
-    started = start_emulator(tmp_path_factory.mktemp("emulator"), *options)
+    profile = getattr(request, "param", "lenient")
+    started = start_emulator(tmp_path_factory.mktemp("emulator"), *options, profile=profile)
     yield started
     started.stop()
 

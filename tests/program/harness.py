@@ -101,12 +101,14 @@ class Emulator:
     Attributes:
         key: A user API key that it accepts.
         app_key: An application key that it accepts.
+        profile: Its answers where the real ones are not known.
     """
 
     process: subprocess.Popen[bytes]
     url: str
     key: str
     app_key: str
+    profile: str = "lenient"
     session: requests.Session = field(default_factory=requests.Session)
 
     def __post_init__(self) -> None:
@@ -115,7 +117,10 @@ class Emulator:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"base_url": self.url, "data_pool_id": "local", "api_key": self.key}
+        settings = {"base_url": self.url, "data_pool_id": "local", "api_key": self.key}
+        if self.profile == "harsh":  # there, a DELTA push makes no table
+            settings["create_missing_table"] = "replace"
+        return settings
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
         url = f"{self.url}/_emulator/{path}"
@@ -173,7 +178,7 @@ class Emulator:
         self.process.wait(PATIENCE_SECONDS)
 
 
-def start_emulator(directory: Path, *options: str) -> Emulator:
+def start_emulator(directory: Path, *options: str, profile: str = "lenient") -> Emulator:
     """Start an emulator under random keys; one hour may see as many submits as it likes."""
     ready = directory / f"ready-{uuid.uuid4()}.json"
     command = [sys.executable, "-m", "celonis_emulator", "serve", "--port", "0"]
@@ -181,12 +186,13 @@ def start_emulator(directory: Path, *options: str) -> Emulator:
     key, app_key = secrets.token_hex(20), secrets.token_hex(20)
     variables = {"CELONIS_EMULATOR_API_KEY": key, "CELONIS_EMULATOR_APP_KEY": app_key}
     process = subprocess.Popen(
-        [*command, "--submits-per-hour", "0", *options], env=os.environ | variables
+        [*command, "--submits-per-hour", "0", "--profile", profile, *options],
+        env=os.environ | variables,
     )
     eventually(lambda: ready.exists() or process.poll() is not None, "the emulator answers")
     assert process.poll() is None
     about = json.loads(ready.read_text())
-    return Emulator(process, f"http://{about['host']}:{about['port']}", key, app_key)
+    return Emulator(process, f"http://{about['host']}:{about['port']}", key, app_key, profile)
 
 
 # --- the target

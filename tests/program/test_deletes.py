@@ -6,10 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .harness import Emulator, Target, message, record, rows, schema, state, syncing
+from .harness import (
+    Emulator,
+    Target,
+    message,
+    record,
+    rows,
+    schema,
+    state,
+    syncing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = pytest.mark.both_profiles
 
 PROPERTIES = {
     "id": {"type": "integer"},
@@ -168,7 +179,7 @@ def test_a_strict_celonis_takes_our_deletes(
 
 
 def test_a_table_sent_in_full_is_replaced(target: Target, emulator: Emulator, stream: str) -> None:
-    target.load(schema(stream), *rows(stream, range(5), "old"))
+    target.load(schema(stream), *rows(stream, range(3), "old"))
     ended = target.load(
         schema(stream),
         activate(stream, 7),
@@ -177,7 +188,7 @@ def test_a_table_sent_in_full_is_replaced(target: Target, emulator: Emulator, st
         state({"n": 1}),
     )
     assert emulator.texts(stream) == {1: "new", 2: "new"}
-    assert [job["type"] for job in emulator.history(stream)] == ["DELTA", "REPLACE"]
+    assert emulator.history(stream)[-1]["type"] == "REPLACE"
     assert ended.states == [b'{"n": 1}']
     target.load(
         schema(stream),

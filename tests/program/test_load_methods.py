@@ -6,6 +6,8 @@ import random
 import string
 from typing import TYPE_CHECKING
 
+import pytest
+
 from .harness import (
     Emulator,
     Target,
@@ -19,6 +21,8 @@ from .harness import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = pytest.mark.both_profiles
 
 
 def test_each_load_method_twice(target: Target, emulator: Emulator, stream: str) -> None:
@@ -50,9 +54,9 @@ def test_each_load_method_twice(target: Target, emulator: Emulator, stream: str)
         jobs = emulator.history(name if method != "renamed" else f"its_{stream}")
         job_type = "REPLACE" if method == "overwrite" else "DELTA"
         keys = {"upsert": ["id"], "renamed": ["text"]}.get(method, [])
-        assert [(job["type"], job["keys"], job["submits"], job["status"]) for job in jobs] == [
-            (job_type, keys, 1, "DONE")
-        ] * 2
+        first = ("REPLACE", []) if emulator.profile == "harsh" else (job_type, keys)
+        assert [(job["type"], job["keys"]) for job in jobs] == [first, (job_type, keys)]
+        assert [(job["submits"], job["status"]) for job in jobs] == [(1, "DONE")] * 2
 
 
 def test_the_last_version_of_a_key_wins(target: Target, emulator: Emulator, stream: str) -> None:

@@ -21,6 +21,8 @@ from .harness import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.both_profiles
+
 ODD_STATES = [
     b'{ "a" :1.50, "b":[ 1,2 ] , "a": 1e400}',
     '{"ä":"\\u00e4 ü € \U0001f600 \\/","n":123456789012345678901234567890,"z":null}'.encode(),

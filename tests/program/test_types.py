@@ -16,6 +16,8 @@ from .harness import Target, lines, schema
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.both_profiles
+
 NUMBER_OR_NULL = ["null", "number"]
 PROPERTIES: dict[str, Any] = {
     "id": {"type": "integer"},
