@@ -88,6 +88,7 @@ class Config:
 
     base_url: str
     embedded_database: Path
+    embedded_config: Path | None
     data_pool_id: str
     connection_id: str | None
     auth_method: str
@@ -213,6 +214,7 @@ def parse(
     return Config(
         base_url=base_url,
         embedded_database=Path(given["embedded_database"]),
+        embedded_config=Path(given["embedded_config"]) if given["embedded_config"] else None,
         data_pool_id=_pool_id(given["data_pool_id"]),
         connection_id=given["connection_id"] or None,
         auth_method=method,

@@ -65,6 +65,8 @@ class EmbeddedCelonis:
             *("--database", str(config.embedded_database), "--pool", config.data_pool_id),
             *("--ready-file", str(ready), "--until-stdin-closes"),
         ]
+        if config.embedded_config is not None:
+            command += ["--config", str(config.embedded_config)]
         if config.connection_id is not None:
             command += ["--connection", f"{config.data_pool_id}:{config.connection_id}"]
         self._child = self._spawn(command)
@@ -78,7 +80,7 @@ class EmbeddedCelonis:
         """Start the child; its standard input is the pipe that ties its life to ours."""
         variables = {k: v for k, v in os.environ.items() if not k.startswith("TARGET_CELONIS_")}
         with self._log.open("wb") as log:
-            return subprocess.Popen(  # noqa: S603  # our own program, no shell  # our own program, no shell
+            return subprocess.Popen(  # noqa: S603  # our own program, no shell
                 command,
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -124,4 +126,4 @@ class EmbeddedCelonis:
 
 
 def _extra_is_installed() -> bool:
-    return all(importlib.util.find_spec(name) is not None for name in ("duckdb", "fastapi"))
+    return all(importlib.util.find_spec(name) is not None for name in ("duckdb", "fastapi", "yaml"))

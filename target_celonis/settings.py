@@ -76,6 +76,11 @@ SETTINGS: tuple[Setting, ...] = (
         default="celonis.duckdb",
     ),
     Setting(
+        "embedded_config",
+        "string",
+        "Set-up file of the embedded emulator: data models, data jobs, switches (docs/emulator.md).",
+    ),
+    Setting(
         "data_pool_id",
         "string",
         "Id of the data pool, or the address the browser shows when the pool is open. The "

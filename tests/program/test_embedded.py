@@ -140,3 +140,19 @@ def test_a_database_that_another_run_holds(make_target: Callable[..., Target], s
     assert running.wait().code == 0
     assert not is_alive(child)
     assert count(target.directory / "celonis.duckdb", stream) == 3
+
+
+def test_the_celonis_is_set_up_by_a_file(make_target: Callable[..., Target], stream: str) -> None:
+    """Also: what is wrong with the file is said as the emulator says it."""
+    target = make_target(base_url="embedded", embedded_config="celonis.yaml")
+    setup = target.directory / "celonis.yaml"
+    setup.write_text(
+        "switches: {fail-table: {broken: ERROR}}\n"
+        "pools: [{id: local, data_models: [{id: model, tables: [orders]}]}]\n"
+    )
+    target.load(schema(stream), *rows(stream, [1, 2]))
+    target.fail(6, "TC-REMOTE-04", schema("broken"), *rows("broken", [1]))
+    assert count(target.directory / "celonis.duckdb", stream) == 2
+    setup.write_text("pols: []\n")
+    ended = target.fail(2, "TC-SETTINGS-06", schema(stream), *rows(stream, [3]))
+    assert "did you mean pools?" in ended.last_words

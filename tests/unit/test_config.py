@@ -36,6 +36,7 @@ def refused(values: Any, environment: Any = None) -> SettingsError:
 EVERY_SETTING: dict[str, tuple[Any, Any, str, Any]] = {
     "base_url": ("http://localhost:1", "http://localhost:1", "embedded", "embedded"),
     "embedded_database": ("a.duckdb", Path("a.duckdb"), "b.duckdb", Path("b.duckdb")),
+    "embedded_config": ("a.yaml", Path("a.yaml"), "b.yaml", Path("b.yaml")),
     "data_pool_id": ("a", "a", "b", "b"),
     "connection_id": ("a", "a", "b", "b"),
     "auth_method": ("api_key", "api_key", "app_key", "app_key"),
