@@ -78,7 +78,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "embedded_config",
         "string",
-        "Set-up file of the embedded emulator: data models, data jobs, switches (docs/emulator.md).",
+        "Set-up file of the embedded emulator: data models, data jobs, switches (see "
+        "docs/emulator.md).",
     ),
     Setting(
         "data_pool_id",

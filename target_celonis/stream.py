@@ -190,7 +190,8 @@ class Stream:
         logger.info("Stream %s: its schema changed; the table is widened.", self.name)
         if [key.name for key in wider.keys] == [key.name for key in self.plan.keys]:
             return False
-        self.versioned = False
+        if self.versioned:  # its rows would have one key or the other
+            self.versioned = False
         return not self.overwrites
 
     def adopt(self, plan: TablePlan) -> None:

@@ -54,6 +54,7 @@ from target_celonis.push import DataPush
 from target_celonis.pusher import Pusher
 from target_celonis.report import closing_table
 from target_celonis.settings import json_schema
+from target_celonis.signals import Signals
 from target_celonis.spool import RunDirectory
 from target_celonis.table_notes import TableNotes
 
@@ -71,43 +72,6 @@ _LINE_SHARE = 4
 _LONGEST_LINE_BYTES = 500_000_000
 
 
-class _Signals:
-    """SIGTERM and SIGINT as a flag and a readable file descriptor.
-
-    Nothing is done inside the handler but taking note: no wait or write is cut in its middle.
-
-    Args:
-        clock: Stopped, so that every wait ends.
-    """
-
-    def __init__(self, clock: SystemClock) -> None:
-        self.number: int | None = None
-        self._clock = clock
-        self.wake_fd, self._write_fd = os.pipe()
-        os.set_blocking(self._write_fd, False)
-
-    def _note(self, number: int, _frame: object) -> None:
-        self.number = number if self.number is None else self.number
-        self._clock.stop()
-        with suppress(OSError):
-            os.write(self._write_fd, b"!")
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Take the signals while the context lasts."""
-        before: dict[int, Any] = {}
-        with suppress(ValueError):  # not in the main thread, where tests may run us
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, self._note)
-        try:
-            yield
-        finally:
-            for taken, handler in before.items():
-                signal.signal(taken, handler)
-            os.close(self.wake_fd)
-            os.close(self._write_fd)
-
-
 class _Run:
     """One run: everything that is opened, and closed whatever happens.
 
@@ -118,7 +82,7 @@ class _Run:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._clock = SystemClock()
-        self._signals = _Signals(self._clock)
+        self._signals = Signals(self._clock)
 
     def check(self) -> None:
         """Only look whether a load could begin; print what was looked at."""
