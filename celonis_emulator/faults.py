@@ -7,6 +7,7 @@ but each counts every call that it matches. Must not know: sockets, routes, push
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 import threading
@@ -275,8 +276,10 @@ def _pattern(match: str) -> re.Pattern[str]:
     method, _, path = match.partition(" ")
     method, path = method.upper(), re.sub(r"/{2,}", "/", path.strip())
     if method not in (*_METHODS, "*") or not path.startswith(("/", "**")):
+        near = difflib.get_close_matches(match, CALLS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
         calls = ", ".join(CALLS)
-        raise ValueError(f"A match is a method or *, a blank and a path, or one of {calls}.")
+        raise ValueError(f"A match is a method or *, a blank and a path, or one of {calls}.{hint}")
     pieces = re.split(r"(/\*\*(?=/|$)|\*\*|\*)", path.rstrip("/") or "/")
     spelled = "".join(_GLOBS.get(piece) or re.escape(piece) for piece in pieces)
     return re.compile(f"{'[A-Z]+' if method == '*' else method} {spelled}", re.DOTALL)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from python_multipart.exceptions import FormParserError
 from starlette.exceptions import HTTPException
 
 from celonis_emulator.oauth import OAuthServer, refused
@@ -50,7 +51,7 @@ def oauth_routes(server: OAuthServer) -> APIRouter:
             async with request.form(max_files=0, max_fields=MAX_PARAMETERS) as form:
                 parameters = _once(request.query_params.multi_items())
                 parameters |= _once(form.multi_items())
-        except HTTPException as error:
+        except (HTTPException, FormParserError) as error:
             raise refused(400, "invalid_request", "The body cannot be read.") from error
         answer = server.grant(parameters, request.headers.get("authorization"))
         return JSONResponse(answer, headers={"Cache-Control": "no-store", "Pragma": "no-cache"})

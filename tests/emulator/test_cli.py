@@ -36,7 +36,7 @@ local / Größe         DELTA    DONE         1     1    0  no
 
 
 def test_tables_and_query_of_a_server_and_of_a_file(
-    start_server: StartServer, command: Command
+    start_server: StartServer, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push = Push(start_server("--connection", "local:erp"))
     chunks = [{"id": [1], "name": ["x" * 100]}, {"id": [2], "name": pa.array([None], pa.string())}]
@@ -53,6 +53,7 @@ def test_tables_and_query_of_a_server_and_of_a_file(
         ended = command(*held)
         assert ended.code == 4
         assert f"process {push.server.process.pid}" in ended.stderr
+        assert "--url" in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
 
     def outputs(source: tuple[str, ...]) -> None:
@@ -67,6 +68,12 @@ def test_tables_and_query_of_a_server_and_of_a_file(
     wrong = command("tables", *server[:3], "wrong")
     assert (wrong.code, wrong.stdout) == (1, "")
     assert "key" in wrong.stderr
+    monkeypatch.delenv("CELONIS_EMULATOR_API_KEY", raising=False)
+    keyless = command("tables", *server[:2])
+    assert (keyless.code, keyless.stdout) == (2, "")
+    assert "--api-key" in keyless.stderr
+    monkeypatch.setenv("CELONIS_EMULATOR_API_KEY", f"{KEY},other")
+    assert command("tables", *server[:2]).stdout == SHOWN
     push.server.stop()
     outputs(file)
     gone = command("tables", *server)

@@ -498,7 +498,7 @@ def push_file(push: Push, table: str, content: bytes, **fields: Any) -> None:
     keys=st.sampled_from([None, ["a"]]),
     glue=st.sampled_from([",", ";", "\t", "|"]),
 )
-def test_csv_by_chance(  # noqa: PLR0917 - hypothesis names them
+def test_csv_by_chance(
     shared_server: Server,
     rows: list[list[str]],
     options: dict[str, str],
@@ -558,7 +558,7 @@ def of_bits(kind: pa.DataType, bits: bytes) -> pa.Array:
     keyed=st.booleans(),
     bits=st.binary(min_size=64, max_size=64),
 )
-def test_parquet_by_chance(  # noqa: PLR0917 - hypothesis names them
+def test_parquet_by_chance(
     shared_server: Server,
     arrow: pa.DataType,
     other: pa.DataType,

@@ -28,7 +28,7 @@ BAD_MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
         "twice",
     ),
     "an id with a slash": ("local", {"id": "a/b"}, "pattern"),
-    "an unknown field": ("local", {"id": "m", "table": []}, "permitted"),
+    "an unknown field": ("local", {"id": "m", "table": []}, "no such field"),
     "half a character": ("local", {"id": "m", "name": "\ud800"}, "surrogate"),
 }
 
