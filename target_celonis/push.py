@@ -241,7 +241,8 @@ class DataPush:
             raise
         receipt = receipt_of(push)
         plan = push.task.plan
-        self._made.add(plan.table.casefold())
+        if receipt.loaded_rows:
+            self._made.add(plan.table.casefold())
         if any(job.type is JobType.REPLACE for job in push.jobs):
             self._notes.replaced(plan.table, receipt.loaded_rows)
         agreed: Terms = push.terms

@@ -190,9 +190,11 @@ class Stream:
         logger.info("Stream %s: its schema changed; the table is widened.", self.name)
         if [key.name for key in wider.keys] == [key.name for key in self.plan.keys]:
             return False
+        if self.overwrites:
+            return False
         if self.versioned:  # its rows would have one key or the other
             self.versioned = False
-        return not self.overwrites
+        return True
 
     def adopt(self, plan: TablePlan) -> None:
         """Have records from now on converted for a table that holds those of ``plan``, too."""
