@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from target_celonis.errors import ContractError, InputError
-from target_celonis.readers import READERS, MisfitError, Raws
+from target_celonis.kinds import Kind
+from target_celonis.readers import READERS, MisfitError, Raws, refuse_inexact_key
 from target_celonis.table import DELETED_COLUMN, Column, TablePlan
 
 if TYPE_CHECKING:
@@ -68,12 +69,18 @@ class Notes:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, property_name: str, rule: str, times: int = 1) -> None:
-        """Count a rule."""
+        """Count a rule; the names of records are theirs to choose, and only so many are kept."""
         if times:
-            self.counts[property_name, rule] += times
+            place = property_name, rule
+            if place not in self.counts and len(self.counts) >= _MOST_COUNTS:
+                place = "*", rule
+            self.counts[place] += times
 
 
 _decode_record = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_MOST_COUNTS = 10_000
+"""Properties and rules that are counted apart; the rest is counted under ``*``."""
+
 DELETED_AT = "_sdc_deleted_at"
 """The property that says of a row that it was deleted, and when (Singer SDK)."""
 
@@ -162,7 +169,7 @@ class _Slice:
                 missing = sum(
                     raw is None and not gone for raw, gone in zip(raws, deleted, strict=True)
                 )
-                if name == DELETED_AT:  # what it says does not matter any more
+                if not column.is_key:  # what else a deleted row holds does not matter
                     raws = [None if gone else raw for raw, gone in zip(raws, deleted, strict=True)]
             if name != DELETED_AT:  # most records have no need of it
                 self._notes.add(name, "missing_as_null", missing)
@@ -180,6 +187,8 @@ class _Slice:
     def _read(self, column: Column, raws: Raws) -> Any:  # pyarrow ships no types
         name = column.property_name
         try:
+            if column.is_key and column.kind in (Kind.FLOAT, Kind.DATETIME):
+                refuse_inexact_key(column.kind, raws)
             return READERS[column.kind](
                 raws, lambda rule, times=1: self._notes.add(name, rule, times)
             )
@@ -249,8 +258,9 @@ class _Slice:
                 f"Stream `{self._plan.stream}`, {self._place(first)}, column "
                 f"`{column.property_name}`: a text of {length} characters; the column is to hold "
                 f"{column.longest}.",
-                "Shorten or deselect the property in the tap or by a stream map, give it a greater "
-                "`length` in the `columns` of `streams`, or set `oversize_string` to `truncate`.",
+                "Shorten or deselect the property in the tap or by a stream map, or give it a "
+                "greater `length` in the `columns` of `streams`"
+                + ("." if column.is_key else "; or set `oversize_string` to `truncate`."),
             )
 
 

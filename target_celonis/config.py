@@ -201,6 +201,8 @@ def parse(
     for setting in SETTINGS:
         if setting.required:
             _require(given, setting.name)
+    if not given["table_name"].strip():
+        raise SettingsError("TC-SETTINGS-03", "The setting `table_name` must not be blank.")
     base_url = _base_url(given["base_url"])
     method = _auth_method(given)
     if base_url == EMBEDDED:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from target_celonis import limits
 from target_celonis.errors import ContractError
 from target_celonis.kinds import Kind
+from target_celonis.table import KEYS_AS_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +95,8 @@ def declared_length(longest: int, max_length: int | None) -> int:
 def fitted(plan: TablePlan, listed: Sequence[ListedColumn], config: Config) -> TablePlan:
     """Return the plan with the types that the table in the pool has.
 
-    A whole number goes into a FLOAT column as a number, and anything into a STRING column as text.
+    A whole number goes into a FLOAT column as a number, and anything into a STRING column as text;
+    a key only where its values stay what they are.
 
     Args:
         plan: The stream's table.
@@ -131,6 +133,8 @@ def _stored_as(plan: TablePlan, column: Column, there: ListedColumn) -> Kind:
     if _is_listed_as(column, there):
         return column.kind
     kind, holds = _WIDER.get(there.type, (column.kind, frozenset[Kind]()))
+    if column.is_key:
+        holds &= KEYS_AS_TEXT if kind is Kind.TEXT else frozenset()
     if column.kind in holds:
         return kind
     raise ContractError(
@@ -186,8 +190,10 @@ def cut_lengths(plan: TablePlan, listed: Sequence[ListedColumn], config: Config)
     for column in plan.columns:
         if column.is_text and not column.is_key:
             there = present.get(column.name.casefold())
-            length = there.length if there is not None and there.length else column.longest
-            cuts[column.name] = min(length, column.longest)
+            known = there.length if there is not None else None
+            cuts[column.name] = min(
+                known or column.longest, column.length or limits.LONGEST_DECLARED_STRING
+            )
     return cuts
 
 
@@ -220,18 +226,19 @@ def terms(
         if not column.is_text:
             continue
         measured = longest.get(column.name, 0)
-        if measured > column.longest:
+        known = there.length if there is not None else None
+        if measured > (column.length or max(known or 0, column.longest)):
             raise _too_long(plan, column, measured)
         lengths[column.name] = column.length or declared_length(measured, column.max_length)
-        if there is None or there.length is None:
+        if known is None:
             continue
-        if measured <= there.length:
-            lengths[column.name] = there.length
+        if measured <= known:
+            lengths[column.name] = known
         elif config.widen_columns:
-            lengths[column.name] = max(lengths[column.name], there.length)
+            lengths[column.name] = max(lengths[column.name], known)
             widened.append((column.name, measured))
         else:
-            raise _too_narrow(plan, column, measured, there.length)
+            raise _too_narrow(plan, column, measured, known)
     differs = bool(new) or not set(present) <= {c.name.casefold() for c in plan.columns}
     return Terms(lengths, tuple(new), differs, tuple(widened))
 

@@ -58,7 +58,8 @@ class DryRun:
         with self._opening:
             cuts = cut_lengths(plan, (), self._config)
             merged = merge_task(task, plan, self._config, cuts)
-            agreed: Terms = terms(plan, longest_texts(merged.chunks), None, self._config)
+            longest = longest_texts((*merged.chunks, *merged.deleted))
+            agreed: Terms = terms(plan, longest, None, self._config)
             jobs = []
             if merged.chunks:
                 jobs.append(OpenJob(self._number(0), task.type, merged.chunks))

@@ -93,7 +93,15 @@ class TargetCelonisError(Exception):
 
     def __str__(self) -> str:
         """Return the line that is printed: code, sentence, next step."""
-        return " ".join(part for part in (f"[{self.code}]", self.message, self.next_step) if part)
+        parts = (f"[{self.code}]", self.message, self.next_step)
+        return _one_line(" ".join(part for part in parts if part))
+
+
+def _one_line(text: str) -> str:
+    """Return a text without line ends and the like: names in it may hold anything."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 class SettingsError(TargetCelonisError):

@@ -23,7 +23,7 @@ from target_celonis.stream_rules import LoadMethod
 from target_celonis.table import plan_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from target_celonis.clock import Clock
     from target_celonis.config import Config
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from target_celonis.pusher import Pusher
     from target_celonis.spool import RunDirectory
+    from target_celonis.table import TablePlan
 
 logger = logging.getLogger("target-celonis")
 
@@ -43,6 +44,9 @@ _PROGRESS_SECONDS = 60.0
 _BUFFER_SHARE = 4
 """A quarter of the memory limit is for row groups in the making; the rest is for the line being
 read, sorting keys, and the libraries themselves."""
+
+_NAMED = 10
+"""Columns that a sentence names."""
 
 _OPEN_FILES = 64
 """Chunk files that are open at a time; the one written to the longest ago is closed first."""
@@ -82,6 +86,8 @@ class Loader:
         self._progress_at = clock.monotonic()
         self._read_rows = 0
         self._said: set[str] = set()
+        self._removed: dict[str, StreamReport] = {}
+        self._syncing: tuple[str | None] | None = None
         self._failed = False
 
     # --- messages
@@ -93,6 +99,9 @@ class Loader:
             InputError: It has no properties.
             ContractError: It cannot become a table, or only one that another stream has.
         """
+        if message.is_removed:
+            self._removed.setdefault(message.stream, StreamReport(message.stream, "-"))
+            return
         settings = self._config.for_stream(message.stream)
         keys = settings.key_properties
         if keys is None:
@@ -106,16 +115,16 @@ class Loader:
                 raise _shared_table(known.source, message.source, plan.table)
             if known.change(message, plan) and known.rows:
                 self._push([known])  # one key for all rows of a job
+            renamed = known.plan.renamed
             self._held(known, lambda: known.adopt(plan))
+            _say_renamed(known.plan, renamed)
             return
         self._claim_table(message.stream, plan.table)
         if settings.load_method is LoadMethod.UPSERT and not keys:
             self._say_once(
                 f"Stream `{message.stream}` has no key properties: its records are appended."
             )
-        if plan.renamed:
-            pairs = ", ".join(f"{old!r} -> {new!r}" for old, new in plan.renamed.items())
-            logger.info("Stream %s: columns get other names: %s.", message.stream, pairs)
+        _say_renamed(plan, {})
         if plan.table != settings.table:
             logger.info("Stream %s: its table is named %s.", message.stream, plan.table)
         self._streams[message.stream] = Stream(
@@ -134,6 +143,11 @@ class Loader:
             InputError: Their SCHEMA is missing, or a value cannot be loaded.
             LimitError: The disk is full.
         """
+        if run.is_removed:
+            report = self._removed[run.stream]
+            report.read += run.filtered
+            report.filtered += run.filtered
+            return
         stream = self._streams.get(run.stream)
         if stream is None:
             raise InputError(
@@ -142,13 +156,13 @@ class Loader:
             )
         stream.report.read += run.filtered
         stream.report.filtered += run.filtered
+        stream.read_under = self._syncing
         if not run.records:
+            stream.last_sequence = max(stream.last_sequence, run.read_to)
             return
-        # Older versions go only when a newer one has come, which then is what is pending.
-        held = self._held(stream, lambda: stream.take(run))
+        self._held(stream, lambda: stream.take(run))
         self._read_rows += len(run.records)
-        if held:
-            self._ledger.pend(stream.name, stream.first_sequence)
+        self._ledger.pend(stream.name, stream.first_sequence)
         while self._held_bytes > self._buffer_bytes:
             largest = max(self._streams.values(), key=lambda one: one.held_bytes)
             self._held(largest, largest.flush)
@@ -169,9 +183,11 @@ class Loader:
     def state(self, message: StateMessage) -> None:
         """Take a STATE."""
         if message.names_syncing:
+            sources = {stream.source for stream in self._streams.values()}
             for stream in self._streams.values():
-                if stream.source != message.currently_syncing:
+                if _has_gone_on(stream, message.currently_syncing, sources):
                     stream.end(message.line)
+            self._syncing = (message.currently_syncing,)
         self._ledger.add_state(message.line, message.value)
         self._release_safe()
 
@@ -313,7 +329,7 @@ class Loader:
         Raises:
             InternalError: They do not add up.
         """
-        reports = []
+        reports = list(self._removed.values())
         for stream in self._streams.values():
             report = stream.report
             report.rules = stream.notes.counts
@@ -340,10 +356,33 @@ def rules_applied(report: StreamReport) -> list[tuple[int, str]]:
         by_rule.setdefault(rule, []).append((name, count))
     lines = []
     for rule, found in by_rule.items():
-        where = ", ".join(f"{name} ({count})" for name, count in found[:10])
+        where = ", ".join(f"{name} ({count})" for name, count in found[:_NAMED])
+        where += f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         level = logging.INFO if rule in HARMLESS_RULES else logging.WARNING
         lines.append((level, f"Stream {report.stream}: {RULES[rule]} Columns: {where}."))
     return lines
+
+
+def _say_renamed(plan: TablePlan, said: Mapping[str, str]) -> None:
+    """Say which columns have not the names of their properties, but for those said before."""
+    fresh = [f"{old!r} -> {new!r}" for old, new in plan.renamed.items() if old not in said]
+    if fresh:
+        logger.info("Stream %s: columns get other names: %s.", plan.stream, ", ".join(fresh))
+
+
+def _has_gone_on(stream: Stream, syncing: str | None, sources: set[str]) -> bool:
+    """Return whether a state says that the tap reads another stream by now.
+
+    Some taps name in ``currently_syncing`` an id that is not the stream's name. So a value that is
+    no stream's name proves something only if it is not the one under which the last record came.
+    """
+    if syncing == stream.source:
+        return False
+    if syncing in sources:
+        return True
+    if stream.read_under is None:
+        return syncing is None
+    return stream.read_under != (syncing,)
 
 
 def _shared_table(one: str, other: str, table: str) -> ContractError:

@@ -78,13 +78,18 @@ class StreamMapper:
         """
         found = [message]
         properties = message.schema.get("properties")
-        if self._mapper is not None and isinstance(properties, dict):
+        if self._mapper is not None:
+            schema = message.schema
+            if not isinstance(properties, dict):  # refused later, unless it is removed
+                schema = schema | {"properties": {}}
             with _as_settings_error(f"The stream map of stream `{message.stream}`", quote=True):
                 self._mapper.register_raw_stream_schema(
-                    message.stream, message.schema, list(message.key_properties)
+                    message.stream, schema, list(message.key_properties)
                 )
             found = [
-                replace(
+                replace(message, is_removed=True)
+                if isinstance(stream_map, RemoveRecordTransform)
+                else replace(
                     message,
                     stream=stream_map.stream_alias,
                     schema=stream_map.transformed_schema,
@@ -117,12 +122,15 @@ class StreamMapper:
         return found
 
     def _mapped(self, stream_map: Any, run: RecordRun) -> RecordRun:
-        made = RecordRun(
-            stream_map.stream_alias, run.version, file=run.file, message_line=run.message_line
-        )
         if isinstance(stream_map, RemoveRecordTransform):
-            made.filtered = len(run.records)
-            return made
+            return RecordRun(run.stream, run.version, filtered=len(run.records), is_removed=True)
+        made = RecordRun(
+            stream_map.stream_alias,
+            run.version,
+            file=run.file,
+            message_line=run.message_line,
+            read_to=run.last_sequence,
+        )
         made.not_finite, made.surrogates = run.not_finite, run.surrogates
         for index, record in enumerate(run.records):
             place = run.place(index)

@@ -54,6 +54,8 @@ class RecordRun:
         time_extracted: JSON text of each message's ``time_extracted``, where they are kept.
         file: The batch file that the records come from; None of RECORD messages.
         message_line: Line of the BATCH message that names the file.
+        read_to: Sequence number of the last record read, where a stream map may have left it out.
+        is_removed: Whether a stream map leaves out the whole stream.
     """
 
     stream: str
@@ -66,6 +68,8 @@ class RecordRun:
     time_extracted: list[bytes] = field(default_factory=list)
     file: str | None = None
     message_line: int = 0
+    read_to: int = 0
+    is_removed: bool = False
 
     @property
     def first_sequence(self) -> int:
@@ -103,6 +107,7 @@ class SchemaMessage:
         source: The tap's name of the stream, where a stream map gave it another; other messages
             speak of that one.
         bookmark_properties: Those that the tap reads on from, where it reads incrementally.
+        is_removed: Whether a stream map leaves out the whole stream.
     """
 
     line: int
@@ -111,6 +116,7 @@ class SchemaMessage:
     key_properties: tuple[str, ...]
     source: str
     bookmark_properties: tuple[str, ...] = ()
+    is_removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +440,8 @@ class _Parser:
         return StateMessage(
             line=self.line,
             value=value,
-            names_syncing=bool(syncing),
+            # What is neither a stream nor null says nothing.
+            names_syncing=bool(syncing) and (name is None or isinstance(name, str)),
             currently_syncing=name if isinstance(name, str) else None,
         )
 

@@ -79,11 +79,11 @@ def column_names(
             names[property_name] = name
     for property_name in ordered:
         if property_name not in names:
-            names[property_name] = free_name(property_name, taken)
+            names[property_name] = _free_name(property_name, taken)
     return names
 
 
-def free_name(property_name: str, taken: set[str]) -> str:
+def _free_name(property_name: str, taken: set[str]) -> str:
     """Return a legal name with as many digits as it takes to be free, and take it."""
     digits = 4
     while True:

@@ -116,7 +116,9 @@ class DataPush:
         with self._merging:  # one at a time, since each takes its share of memory
             cuts = cut_lengths(plan, beside or (), self._config)
             merged = merge_task(task, plan, self._config, cuts)
-        agreed = terms(plan, longest_texts(merged.chunks), beside, self._config)
+        # Those of rows to delete count, too: a key that is cut would delete another row.
+        longest = longest_texts((*merged.chunks, *merged.deleted))
+        agreed = terms(plan, longest, beside, self._config)
         rows = sum(chunk.rows for chunk in merged.chunks)
         if not keeps_table and rows and is_there is not False:
             refuse_shrinking(plan.table, rows, self._notes.rows(plan.table), self._config)

@@ -71,15 +71,15 @@ def _integer(raw: bytes, index: int, note: _Note) -> int | None:
     if text in ("true", "false") and not raw.startswith(b'"'):
         note("boolean_as_number")
         return int(text == "true")
-    if raw.startswith(b'"'):
-        if not text.strip():
-            note("empty_text_as_null")
-            return None
-        note("text_as_value")
+    if raw.startswith(b'"') and not text.strip():
+        note("empty_text_as_null")
+        return None
     try:
         value = _whole(text.strip())
     except ValueError:
         raise MisfitError(index, "is not a whole number") from None
+    if raw.startswith(b'"'):
+        note("text_as_value")
     if value is None:
         note("overflow_as_null")
     return value
@@ -126,13 +126,13 @@ def _float(raw: bytes, index: int, note: _Note) -> float | None:
     if text in ("true", "false") and not raw.startswith(b'"'):
         note("boolean_as_number")
         return float(text == "true")
-    if raw.startswith(b'"'):
-        if not text.strip():
-            note("empty_text_as_null")
-            return None
-        note("text_as_value")
+    if raw.startswith(b'"') and not text.strip():
+        note("empty_text_as_null")
+        return None
     if _NUMBER.fullmatch(text.strip()) is None and text.strip().lower() not in _NOT_FINITE:
         raise MisfitError(index, "is not a number")
+    if raw.startswith(b'"'):
+        note("text_as_value")
     value = float(text)
     if value - value != 0.0:  # NaN or an infinity
         note("not_finite_as_null")
@@ -160,18 +160,16 @@ def _boolean(raw: bytes, index: int, note: _Note) -> bool | None:
     if text is None:
         return None
     word = text.strip().lower()
+    if raw.startswith(b'"') and not word:
+        note("empty_text_as_null")
+        return None
+    if word not in _TRUE and word not in _FALSE:
+        raise MisfitError(index, "is not true or false")
     if raw.startswith(b'"'):
-        if not word:
-            note("empty_text_as_null")
-            return None
         note("text_as_value")
     elif word in ("0", "1", "0.0", "1.0"):
         note("number_as_boolean")
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    raise MisfitError(index, "is not true or false")
+    return word in _TRUE
 
 
 def _plain(raw: bytes, index: int) -> str | None:
@@ -327,3 +325,23 @@ READERS: dict[Kind, Callable[[Raws, _Note], Any]] = {
     Kind.DATETIME: _read_datetimes,
     Kind.DATE: _read_dates,
 }
+
+_INEXACT_TIME = re.compile(rb"\.\d{6}\d*[1-9]")
+
+
+def refuse_inexact_key(kind: Kind, raws: Raws) -> None:
+    """Refuse values of a key that their column cannot tell from others.
+
+    Raises:
+        MisfitError: A number has more digits than a double keeps, or a time than six of a second.
+    """
+    for index, raw in enumerate(_present(raws)):
+        if raw == _NULL:
+            continue
+        if kind is Kind.DATETIME and _INEXACT_TIME.search(raw):
+            raise MisfitError(index, "has more digits of a second than the column of a key keeps")
+        if kind is Kind.FLOAT:
+            text = (_plain(raw, index) or "").strip()
+            known = _NUMBER.fullmatch(text) and float(text) - float(text) == 0.0
+            if known and Decimal(text) != Decimal(repr(float(text))):
+                raise MisfitError(index, "has more digits than a number that is a key keeps")

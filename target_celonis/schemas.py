@@ -8,7 +8,7 @@ pure, and an answer for every schema, however odd. Must not know: names, tables,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from target_celonis import limits
@@ -33,6 +33,7 @@ class _Facts:
     types: set[str]
     formats: set[str | None]
     max_length: int | None = None
+    references: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, subschema: Any, root: Mapping[str, Any]) -> _Facts:  # any JSON
@@ -40,39 +41,62 @@ class _Facts:
         facts._read(subschema, root, frozenset())
         return facts
 
-    def _read(self, subschema: Any, root: Mapping[str, Any], seen: frozenset[str]) -> None:
+    def _read(
+        self,
+        subschema: Any,
+        root: Mapping[str, Any],
+        seen: frozenset[str],
+        outer_format: str | None = None,
+    ) -> None:
         if not isinstance(subschema, Mapping):
             self.types.add("any")
             return
         reference = subschema.get("$ref")
         if isinstance(reference, str):
-            target = None if reference in seen else _resolve(reference, root)
-            if target is None:
-                self.types.add("any")
-            else:
-                self._read(target, root, seen | {reference})
+            self._read_reference(reference, root, seen, outer_format)
             return
         types = _declared_types(subschema)
         self.types |= types
+        parts = _list(subschema.get("allOf"))
+        own_format = _format(subschema)
+        if own_format is None:  # what one part says of texts holds for those of the others
+            own_format = next((f for f in map(_format, parts) if f is not None), None)
         if "string" in types:
-            form = subschema.get("format")
-            self.formats.add(form if isinstance(form, str) else None)
+            self.formats.add(own_format or outer_format)
             self._measure(subschema.get("maxLength"))
         found = bool(types)
-        for part in _list(subschema.get("allOf")):
-            if _is_typing(part):
-                found = True
-                self._read(part, root, seen)
-        for alternative in [*_list(subschema.get("anyOf")), *_list(subschema.get("oneOf"))]:
+        for part in filter(_is_typing, parts):
+            found = True
+            self._read(part, root, seen, own_format or outer_format)
+        alternatives = [*_list(subschema.get("anyOf")), *_list(subschema.get("oneOf"))]
+        for alternative in alternatives:
             # One that names no type allows any, unless the types were named around it.
             if _is_typing(alternative) or not found:
                 self._read(alternative, root, seen)
-        alternatives = bool(subschema.get("anyOf") or subschema.get("oneOf"))
         if not found and not alternatives:
-            values = [*_list(subschema.get("enum"))]
-            values += [subschema["const"]] if "const" in subschema else []
-            self.types |= {_json_type(value) for value in values} or {"any"}
-            self.formats.add(None)
+            self._read_values(subschema)
+
+    def _read_reference(
+        self,
+        reference: str,
+        root: Mapping[str, Any],
+        seen: frozenset[str],
+        outer_format: str | None,
+    ) -> None:
+        """Read what a reference points to; one that comes back to itself may be anything."""
+        target = None if reference in seen else _resolve(reference, root)
+        if target is None:
+            self.types.add("any")
+        elif reference not in self.references:  # a second visit adds nothing
+            self.references.add(reference)
+            self._read(target, root, seen | {reference}, outer_format)
+
+    def _read_values(self, subschema: Mapping[str, Any]) -> None:
+        """Take the types of the values that are listed; without any, every type."""
+        values = [*_list(subschema.get("enum"))]
+        values += [subschema["const"]] if "const" in subschema else []
+        self.types |= {_json_type(value) for value in values} or {"any"}
+        self.formats.add(None)
 
     def _measure(self, max_length: Any) -> None:  # any JSON
         if isinstance(max_length, int) and 0 < max_length <= limits.LONGEST_STRING:
@@ -114,6 +138,11 @@ _TYPING = frozenset({"type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}
 
 def _is_typing(subschema: Any) -> bool:
     return isinstance(subschema, Mapping) and bool(_TYPING & set(subschema))
+
+
+def _format(subschema: Any) -> str | None:
+    form = subschema.get("format") if isinstance(subschema, Mapping) else None
+    return form if isinstance(form, str) else None
 
 
 def _list(value: Any) -> list[Any]:

@@ -17,10 +17,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from target_celonis.batch import SLICE_ROWS, Notes, convert, with_marks
+from target_celonis.merge import merge
 from target_celonis.report import StreamReport
 from target_celonis.spool import Chunk, ChunkWriter, RunDirectory
 from target_celonis.stream_rules import LoadMethod, StreamSettings
-from target_celonis.table import TablePlan, widen
+from target_celonis.table import TablePlan, changes_keys, widen
 
 if TYPE_CHECKING:
     from target_celonis.config import Config
@@ -54,6 +55,8 @@ class Stream:
         last_sequence: Of its last record.
         versioned: Whether it sends its table in full; None before its first record.
         version: Version of the records that it holds.
+        read_under: What ``currently_syncing`` was, as a tuple of one, when its last record came;
+            None where no state had said.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Stream:
         self.last_sequence = 0
         self.versioned: bool | None = None
         self.version: int | None = None
+        self.read_under: tuple[str | None] | None = None
         self._config = config
         self._run_directory = run_directory
         self._is_incremental = bool(message.bookmark_properties)
@@ -81,6 +85,8 @@ class Stream:
         self._waiting_bytes = 0
         self._writer: ChunkWriter | None = None
         self._chunks: list[Chunk] = []
+        self._older: list[Chunk] = []
+        self._older_rows = 0
         self._ended_at = 0
         self._activated_at = 0
 
@@ -124,11 +130,8 @@ class Stream:
 
     # --- what comes
 
-    def take(self, run: RecordRun) -> int:
+    def take(self, run: RecordRun) -> None:
         """Take records.
-
-        Returns:
-            How many of them are held; the others are of an older version.
 
         Raises:
             InputError: A value cannot be loaded.
@@ -144,13 +147,16 @@ class Stream:
             )
         count = len(run.records)
         self.report.read += count
-        if self._is_older(run):
-            self.report.superseded += count
-            return 0
         if not self.rows:
             self.first_sequence = run.first_sequence
+        if self._is_of_another_version(run):
+            if run.version is not None and self.version is not None and run.version < self.version:
+                self._set_aside(run)
+                self.rows += count
+                return
+            self._begin_version()
         self.rows += count
-        self.last_sequence = run.last_sequence
+        self.last_sequence = max(run.last_sequence, run.read_to)
         if run.version is not None or not self.versioned:
             self.version = run.version
         if run.file is not None:  # its lines are not those of the input
@@ -163,18 +169,28 @@ class Stream:
         full = len(self._waiting.records) >= SLICE_ROWS or self._waiting_bytes >= _WAITING_BYTES
         if full or run.file is not None:
             self.convert()
-        return count
 
-    def _is_older(self, run: RecordRun) -> bool:
-        """Return whether records are of an older version; those of a newer one drive out all."""
-        if not self.versioned or self.version is None or run.version in (None, self.version):
-            return False
-        if run.version is not None and run.version < self.version:
-            return True
-        logger.info("Stream %s: version %s begins; older ones go.", self.name, run.version)
-        self.report.superseded += self.rows
-        self.discard()
-        return False
+    def _is_of_another_version(self, run: RecordRun) -> bool:
+        known = self.versioned and self.version is not None
+        return bool(known and run.version not in (None, self.version))
+
+    def _begin_version(self) -> None:
+        """Put the rows of an older version aside: they go only if a newer one is activated."""
+        if not self._older:
+            logger.info("Stream %s: a newer version of its table begins.", self.name)
+        self.close_writer()
+        self._older += self._chunks
+        self._chunks = []
+        self._older_rows = self.rows
+
+    def _set_aside(self, run: RecordRun) -> None:
+        """Put late records of an older version aside, before all those of the newest one."""
+        held = self._waiting, self._waiting_bytes, self._writer, self._chunks
+        self._waiting, self._waiting_bytes, self._writer, self._chunks = run, 0, None, []
+        self.close_writer()
+        self._older += self._chunks
+        self._older_rows += len(run.records)
+        self._waiting, self._waiting_bytes, self._writer, self._chunks = held
 
     def change(self, message: SchemaMessage, plan: TablePlan) -> bool:
         """Go on with a changed schema; rows that are held keep theirs until they are pushed.
@@ -188,13 +204,33 @@ class Stream:
         if wider == self.plan:
             return False
         logger.info("Stream %s: its schema changed; the table is widened.", self.name)
-        if [key.name for key in wider.keys] == [key.name for key in self.plan.keys]:
+        if not changes_keys(self.plan, wider):
             return False
         if self.overwrites:
+            self._merge_by_key()
             return False
         if self.versioned:  # its rows would have one key or the other
             self.versioned = False
         return True
+
+    def _merge_by_key(self) -> None:
+        """Leave one row for each key, while it is the key."""
+        self.close_writer()
+        if not self.plan.keys or not self._chunks:
+            return
+        merged = merge(
+            self._chunks,
+            self.plan,
+            self._run_directory.table_directory(f"{self.plan.table}-merged"),
+            keyed=True,
+            chunk_limit_bytes=self._config.chunk_size_bytes,
+            timestamp_encoding=self._config.timestamp_encoding,
+        )
+        self.report.merged += merged.superseded_rows
+        deleted = sum(chunk.rows for chunk in merged.deleted)
+        self.report.deleted += deleted
+        self.rows -= merged.superseded_rows + deleted
+        self._chunks = list(merged.chunks)
 
     def adopt(self, plan: TablePlan) -> None:
         """Have records from now on converted for a table that holds those of ``plan``, too."""
@@ -267,18 +303,18 @@ class Stream:
             self._writer = None
 
     def hand_over(self) -> tuple[tuple[Chunk, ...], int]:
-        """Return all that is held, as chunks and number of records, and hold nothing."""
-        self.close_writer()
-        held = tuple(self._chunks), self.rows
-        self._chunks, self.rows = [], 0
-        return held
+        """Return all that is held, as chunks and number of records, and hold nothing.
 
-    def discard(self) -> None:
-        """Hold nothing any more."""
-        self._waiting, self._waiting_bytes = None, 0
-        if self._writer is not None:
-            self._chunks += self._writer.finish()
-            self._writer = None
-        for chunk in self._chunks:
-            chunk.path.unlink(missing_ok=True)
-        self._chunks, self.rows = [], 0
+        Rows of older versions are dropped if the newest one replaces the table.
+        """
+        self.close_writer()
+        if self.replaces:
+            self.report.superseded += self._older_rows
+            self.rows -= self._older_rows
+            for chunk in self._older:
+                chunk.path.unlink(missing_ok=True)
+            self._older = []
+        held = (*self._older, *self._chunks), self.rows
+        self._older, self._chunks = [], []
+        self._older_rows = self.rows = 0
+        return held

@@ -49,7 +49,7 @@ class ColumnRule:
 
     def matches(self, property_name: str) -> bool:
         """Return whether the rule is for a property."""
-        return fnmatch.fnmatchcase(property_name, self.pattern)
+        return property_name == self.pattern or fnmatch.fnmatchcase(property_name, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _column_rule(pattern: str, rule: Any, where: str) -> ColumnRule:  # unchecke
 
 
 def _is_wild(pattern: str) -> bool:
-    return bool(set("*?[") & set(pattern))
+    return bool(set("*?") & set(pattern))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from target_celonis import limits
 from target_celonis.errors import ContractError, InputError
 from target_celonis.kinds import Kind
-from target_celonis.names import column_names, free_name, legal_name
+from target_celonis.names import column_names, legal_name
 from target_celonis.schemas import column_kind
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Column:
         max_length: The schema's ``maxLength`` in characters, when it is one to go by.
         is_key: Whether it is part of the key.
         length: The length that the user chose for a text column, in characters.
+        is_named: Whether the user chose the name.
     """
 
     property_name: str
@@ -65,6 +66,7 @@ class Column:
     max_length: int | None = None
     is_key: bool = False
     length: int | None = None
+    is_named: bool = False
 
     @property
     def arrow_type(self) -> Any:  # pyarrow ships no types
@@ -157,10 +159,14 @@ def plan_table(
     kept = [name for name in properties if name not in dropped]
     missing = [key for key in key_properties if key not in kept]
     if kept and missing:
+        is_dropped = missing[0] in dropped
         raise ContractError(
             "TC-CONTRACT-02",
-            f"The key property `{missing[0]}` of stream `{stream}` is not among its properties.",
-            "Select it in the tap, or name other `key_properties` under `streams`.",
+            f"The key property `{missing[0]}` of stream `{stream}` is "
+            f"{'dropped by a rule' if is_dropped else 'not among its properties'}.",
+            "Take `drop` from it in the `columns` of `streams`, or name other `key_properties`."
+            if is_dropped
+            else "Select it in the tap, or name other `key_properties` under `streams`.",
         )
     if not kept:
         raise InputError(
@@ -182,6 +188,7 @@ def plan_table(
                 max_length=max_length,
                 is_key=property_name in keys,
                 length=rule.length if rule else None,
+                is_named=bool(rule and rule.name),
             )
         )
     return TablePlan(stream, legal_name(table), tuple(columns), dropped)
@@ -192,6 +199,9 @@ def widen(old: TablePlan, new: TablePlan) -> TablePlan:
 
     Columns that are new come last; columns that are gone stay and are null from now on. Two
     number kinds meet in FLOAT, a date and a date-time in DATETIME, any other two kinds in TEXT.
+
+    Raises:
+        ContractError: A new property takes the name of a column that there is.
     """
     fresh = {column.property_name: column for column in new.columns}
     columns = []
@@ -209,14 +219,37 @@ def widen(old: TablePlan, new: TablePlan) -> TablePlan:
                 is_key=other.is_key,
             )
         )
-    taken = {column.name.casefold() for column in columns}
-    for column in fresh.values():
-        name = column.name
-        if name.casefold() in taken:
-            name = free_name(column.property_name, taken)
-        taken.add(name.casefold())
-        columns.append(replace(column, name=name))
+    columns += fresh.values()
+    names = column_names(
+        [column.property_name for column in columns],
+        {column.property_name: column.name for column in columns if column.is_named},
+    )
+    for column in old.columns:
+        if names[column.property_name] != column.name:
+            wanted = column.name.casefold()
+            heir = next(p for p, name in names.items() if name.casefold() == wanted)
+            raise ContractError(
+                "TC-CONTRACT-10",
+                f"Stream `{old.stream}`: the new property `{heir}` has a right to the column name "
+                f"`{column.name}`, which `{column.property_name}` has by now.",
+                "Choose a `name` for one of them in the `columns` of `streams`.",
+            )
+    columns = [replace(column, name=names[column.property_name]) for column in columns]
     return replace(old, columns=tuple(columns), dropped=new.dropped)
+
+
+def changes_keys(old: TablePlan, new: TablePlan) -> bool:
+    """Return whether rows of two plans are told apart in different ways."""
+    if [key.name for key in old.keys] != [key.name for key in new.keys]:
+        return True
+    return any(
+        before.kind != after.kind and not (after.kind is Kind.TEXT and before.kind in KEYS_AS_TEXT)
+        for before, after in zip(old.keys, new.keys, strict=True)
+    )
+
+
+KEYS_AS_TEXT = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN, Kind.DATE})
+"""Kinds that have one spelling as a text, so that a key is found again."""
 
 
 _MEETING = {

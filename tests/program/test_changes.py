@@ -286,3 +286,60 @@ def test_a_table_does_not_shrink_unseen(target: Target, emulator: Emulator, stre
     assert emulator.count(stream) == 24
     target.load(*replace_by(1), **full, min_row_ratio=0)
     assert emulator.count(stream) == 1
+
+
+# --- keys stay what they are
+
+
+@pytest.mark.parametrize(
+    ("there", "old", "now", "new"),
+    [
+        ({"type": "string"}, "5.0", {"type": "number"}, 5.0),
+        ({"type": "number"}, 0.5, {"type": "integer"}, 2**53 + 1),
+        (
+            {"type": "string"},
+            "2024-05-31T12:00:00Z",
+            {"type": "string", "format": "date-time"},
+            "2024-05-31T12:00:00Z",
+        ),
+    ],
+    ids=["number as text", "whole number as double", "date-time as text"],
+)
+def test_a_key_is_not_sent_as_another_type(
+    target: Target, stream: str, there: Any, old: Any, now: Any, new: Any
+) -> None:
+    """It would be spelled, or rounded, in another way, and not find its row."""
+    target.load(schema(stream, {"id": there}), record(stream, id=old))
+    target.fail(5, "TC-CONTRACT-04", schema(stream, {"id": now}), record(stream, id=new))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ({"type": "number"}, b"90071992547409921"),
+        ({"type": "number"}, b'"0.30000000000000001"'),
+        ({"type": "string", "format": "date-time"}, b'"2024-05-31T12:00:00.1234561Z"'),
+    ],
+)
+def test_a_key_that_its_column_would_round(
+    target: Target, stream: str, kind: Any, value: bytes
+) -> None:
+    line = record(stream, id="@").replace(b'"@"', value)
+    ended = target.fail(4, "TC-INPUT-08", schema(stream, {"id": kind}), line)
+    assert value.strip(b'"').decode() not in ended.err
+    target.load(
+        schema(stream, {"id": kind}),
+        line,
+        streams=[{"match": stream, "columns": {"id": {"type": "string"}}}],
+    )
+
+
+def test_names_with_line_ends_make_no_second_line(target: Target) -> None:
+    name = "a\nb"
+    ended = target.fail(
+        4,
+        "TC-INPUT-08",
+        schema("s", {"id": {"type": "integer"}, name: {"type": "integer"}}),
+        record("s", id=1, **{name: "x"}),
+    )
+    assert ended.err.splitlines()[-1].startswith("target-celonis: [TC-INPUT-08]")

@@ -89,6 +89,16 @@ def test_how_a_tap_says_deleted(
     assert emulator.texts(stream) == ({2: "a"} if deletes else {1: "b", 2: "a"})
 
 
+def test_what_else_a_deleted_row_holds_does_not_matter(
+    target: Target, emulator: Emulator, stream: str
+) -> None:
+    properties = PROPERTIES | {"n": {"type": ["null", "number"]}}
+    target.load(schema(stream, properties), *rows(stream, [1, 2, 3]))
+    odd = [gone(stream, 1, n="no number"), gone(stream, 2, text="x" * 20_000)]
+    target.load(schema(stream, properties), *odd, hard_delete=True)
+    assert emulator.texts(stream) == {3: "a"}
+
+
 def test_a_schema_need_not_know_of_deletes(target: Target, emulator: Emulator, stream: str) -> None:
     target.load(schema(stream), *rows(stream, [1, 2]))
     ended = target.load(schema(stream), gone(stream, 1), hard_delete=True)

@@ -216,3 +216,20 @@ def test_maps_come_from_the_environment(target: Target, emulator: Emulator, stre
     environment = {"TARGET_CELONIS_STREAM_MAPS": maps}
     assert target.run(lines(*tap(stream)), environment=environment).code == 0
     assert ids(emulator, stream) == ["3"]
+
+
+def test_a_removed_stream_claims_nothing(target: Target, emulator: Emulator, stream: str) -> None:
+    """Neither a table nor a schema that could become one; another may take its name."""
+    taken, odd = f"{stream}_b", f"{stream}_odd"
+    maps = {stream: {"__alias__": taken}, taken: None, odd: "__NULL__"}
+    ended = target.load(
+        *tap(stream),
+        schema(taken, PROPERTIES, ()),
+        record(taken, id=7, text="gone"),
+        message("SCHEMA", stream=odd, schema={"type": "object"}, key_properties=[]),
+        record(odd, id=8),
+        stream_maps=maps,
+    )
+    assert ids(emulator, taken) == ["1", "2", "3"]
+    assert "are appended" not in ended.err
+    assert counts(ended.err, odd) == [1, 0, 0, 0, 0, 1, 0]

@@ -467,21 +467,37 @@ def test_while_a_push_runs_no_other_begins(tmp_path: Path) -> None:
 # --- proofs of an end
 
 
-@pytest.mark.parametrize("proof", ["another stream", "none", "version"])
+@pytest.mark.parametrize("proof", ["another stream", "another id", "none", "version"])
 def test_what_proves_the_end(tmp_path: Path, proof: str) -> None:
     with running(tmp_path, load_method="overwrite") as run:
         run.schema("orders", "id")
+        if proof == "another id":
+            run.state("db-orders")
+        if proof == "another stream":
+            run.schema("events")
         run.record("orders", 1, version=7)
         if proof == "version":
             run.activate("orders", 7)
         else:
-            run.state("events" if proof == "another stream" else None)
+            next_one = {"another stream": "events", "another id": "db-events"}
+            run.state(next_one.get(proof))
         run.loader.finish()
         assert run.ids("orders") == [1]
 
 
 @pytest.mark.parametrize(
-    "sign", ["nothing", "a plain state", "itself", "an older version", "another's version", "more"]
+    "sign",
+    [
+        "nothing",
+        "a plain state",
+        "itself",
+        "its id",
+        "an id of something",
+        "an older version",
+        "another's version",
+        "more",
+        "more that is filtered",
+    ],
 )
 def test_what_proves_nothing(tmp_path: Path, sign: str) -> None:
     with running(tmp_path, streams=OVERWRITE) as run:
@@ -490,7 +506,16 @@ def test_what_proves_nothing(tmp_path: Path, sign: str) -> None:
         run.schema("other_stream", "id")
         run.schema("events")
         run.record("events", 5)
+        safe = [run.state("db-orders")] if sign == "its id" else []
         run.record("orders", 1, version=7)
+        if sign == "its id":
+            run.state("db-orders")
+        if sign == "an id of something":
+            run.state("db-orders")
+        if sign == "more that is filtered":
+            run.state("events")
+            run.line += 1
+            run.loader.records(RecordRun("orders", 7, filtered=1, read_to=run.line))
         if sign == "a plain state":
             run.state()
         elif sign == "itself":
@@ -511,10 +536,11 @@ def test_what_proves_nothing(tmp_path: Path, sign: str) -> None:
         assert run.ids("orders") == [99]
         assert run.ids("events") == [5]
         run.loader.settle_after_failure()
-        read_rows = 2 if sign == "more" else 1
-        assert run.counts("orders") == (read_rows, 0, 0, read_rows)
+        read_rows = 2 if sign.startswith("more") else 1
+        filtered_rows = 1 if sign == "more that is filtered" else 0
+        assert run.counts("orders") == (read_rows, 0, 0, read_rows - filtered_rows)
         assert run.counts("events") == (1, 1, 0, 0)
-        assert run.states == []
+        assert run.states == safe
 
 
 def test_a_proof_before_the_stream_began_is_none(tmp_path: Path) -> None:
@@ -622,23 +648,30 @@ def test_a_stream_sent_in_full_takes_no_checkpoint(tmp_path: Path) -> None:
         assert run.ids("orders") == [1, 2]
 
 
-def test_records_of_an_older_version_are_superseded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("activated", [2, 1, None])
+def test_records_of_an_older_version(tmp_path: Path, activated: int | None) -> None:
+    """They go when a newer version replaces the table, and are rows like any other when not."""
     with running(tmp_path) as run:
+        run.celonis.tables["orders"] = [{"id": 99}]
         run.schema("orders", "id")
-        run.record("orders", 1, 1)
-        run.record("orders", 2, 1)
-        run.celonis.committed_lines |= set(run.fed_lines)  # they are counted out
-        run.record("orders", 2, 2)
-        late = run.record("orders", 3, 1)
-        run.celonis.committed_lines.add(late)
-        run.activate("orders", 2)
+        old = [run.record("orders", 1, 1), run.record("orders", 2, 1, text="old")]
+        run.record("orders", 2, 2, text="new")
+        old.append(run.record("orders", 3, 1))
+        if activated is not None:
+            run.activate("orders", activated)
+        if activated == 2:
+            run.celonis.committed_lines |= set(old)  # they are counted out
         run.state()
         run.loader.finish()
-        assert run.ids("orders") == [2]
         report = run.loader.reports()[0]
-        assert (report.read, report.loaded, report.superseded) == (4, 1, 3)
+        counts = (report.read, report.loaded, report.merged, report.superseded)
+        if activated == 2:
+            assert run.ids("orders") == [2]
+            assert counts == (4, 1, 0, 3)
+        else:
+            assert sorted(run.ids("orders") or []) == [1, 2, 3, 99]
+            assert counts == (4, 3, 1, 0)
         assert len(run.states) == 1
-        assert len(list(run.spool.path.rglob("*.parquet*"))) == 1
 
 
 def test_a_version_without_records_replaces_nothing(tmp_path: Path) -> None:
