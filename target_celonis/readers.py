@@ -104,6 +104,8 @@ def _whole(text: str) -> int | None:
             raise ValueError(text) from None
         return None
     if number and number.adjusted() >= _INT64_DIGITS:
+        if number != number.to_integral_value():
+            raise ValueError(text)
         return None
     value = int(number)
     if value != number:
@@ -241,7 +243,7 @@ _FIRST_MICROSECOND, _LAST_MICROSECOND = (
     for end in (dt.datetime.min, dt.datetime.max)  # noqa: DTZ901  # given their zone above
 )
 _DATETIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[T ]\s?(\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?))?"
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ]\s?(\d\d(?::\d\d(?::\d\d(?:[.,]\d+)?)?)?))?"
     r"\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?(?:\+00:00|Z)?"
 )
 

@@ -65,16 +65,8 @@ def rules_for(name: str, method: str) -> Rules:
 # --- one run
 
 
-FAULTS = {
-    ("fraction_far_beyond_64_bits", "upsert"): "null, though it is no whole number",
-}
-
-
 def case(path: Path, method: str) -> Any:
-    """Return a parameter set; a known fault is to fail until it is mended."""
-    fault = FAULTS.get((path.stem, method))
-    marks = [pytest.mark.xfail(strict=True, reason=fault)] if fault else []
-    return pytest.param(path, method, marks=marks, id=f"{path.stem}-{method}")
+    return pytest.param(path, method, id=f"{path.stem}-{method}")
 
 
 def cases() -> Iterator[Any]:

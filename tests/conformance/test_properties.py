@@ -178,9 +178,7 @@ DAYS = st.dates().map(str)
 def spelled_numbers(draw: st.DrawFn) -> str:
     """A number as JSON allows it, of any size and with any number of digits."""
     digits = draw(st.integers(0, 10 ** draw(st.integers(1, 40))))
-    # Of a number beyond 64 bits that is no whole one, the corpus tells.
-    fractions = ["", ".0", ".5", ".67000000000000003996"]
-    fraction = draw(st.sampled_from(fractions if digits < 10**16 else fractions[:2]))
+    fraction = draw(st.sampled_from(["", ".0", ".5", ".67000000000000003996"]))
     exponent = draw(st.sampled_from(["", "", "", "e0", "E+2", "e-3", "e400"]))
     return draw(st.sampled_from(["", "-"])) + str(digits) + fraction + exponent
 
