@@ -18,6 +18,17 @@ ASSUMED: Final[dict[str, str]] = {
     "unknown_fields": (
         "Fields of a create body that are not known are ignored (switch: unknown-fields)."
     ),
+    "server_made_fields": (
+        "id, status, lastModified, lastPing and logs in a create body are known and ignored."
+    ),
+    "fields_without_effect": (
+        "targetSchema, allowDuplicate, foreignKeys, postExecutionQuery, mirrorTargetNames, "
+        "changeDate, and decimals and pkField of a column, are taken, shown and have no effect."
+    ),
+    "other_pool": "A dataPoolId other than the one in the path answers 400.",
+    "unknown_connection": "A connectionId that is no data connection of the pool answers 404.",
+    "schema_table_name": "A tableName in tableSchema that differs from targetName is ignored.",
+    "long_lengths": "A fieldLength or fallbackVarcharLength above 65000 answers 400.",
     "cancel_path": (
         "A job is cancelled by POST .../jobs/{id}/cancel; a job that has ended answers 400 "
         "(switch: cancel)."
@@ -93,6 +104,10 @@ ASSUMED: Final[dict[str, str]] = {
         "A DELTA column declared with another type than the table's, or whose file type does not "
         "fit it, ends the job with ERROR."
     ),
+    "replace_declared_type": (
+        "In a REPLACE, a column declared with a type that its file type does not fit ends the job "
+        "with ERROR."
+    ),
     "cut_in_characters": (
         "A text is cut at the table's length in characters, whatever the job declares "
         "(switch: oversize)."
@@ -106,6 +121,9 @@ ASSUMED: Final[dict[str, str]] = {
     "duplicate_removal": (
         "With duplicateRemovalColumn, the row with the greatest value in that column stays, over "
         "neighbouring upserted chunks of the job; at equal values the last one."
+    ),
+    "duplicate_removal_needs_keys": (
+        "duplicateRemovalColumn is ignored in a job without keys, and when it is empty."
     ),
     "null_keys": "A NULL in a key column matches nothing: such rows are appended each time.",
     "timestamps_in_utc": (
@@ -216,9 +234,27 @@ ASSUMED: Final[dict[str, str]] = {
         "VARCHAR(n) in a CREATE TABLE of a data job declares n octets, n/4 characters; SQL itself "
         "cuts nothing."
     ),
+    "sql_texts": (
+        "A text column that a data job makes without a length, as by CREATE TABLE AS, has 16250 "
+        "characters."
+    ),
+    "sql_numbers": (
+        "In SQL of data jobs INT and its kin have 64 bits, FLOAT and REAL are doubles, NUMERIC "
+        "without digits is NUMERIC(37, 15)."
+    ),
+    "sql_schemas": (
+        "A data job names the schemas of its own pool only, and creates, drops and alters tables "
+        "and views only."
+    ),
     "interrupted_loads": (
         "After a death of the server a load that was RUNNING is ERROR, an execution FAIL."
     ),
     "interrupted_jobs": "A job that was QUEUED or RUNNING when the server died ends ERROR.",
     "csv_empty_is_null": "An empty CSV field is NULL; a CSV chunk has a header line.",
+    "csv_types": "A CSV column that tableSchema does not name is a STRING.",
+    "csv_line_ending": "lineEnding is taken and ignored: CSV lines end by LF, CRLF or CR.",
+    "csv_date_formats": (
+        "A dateFormat with letters or signs of Java that are not understood answers 400 at create; "
+        "numbers may lack their leading zeros."
+    ),
 }

@@ -75,7 +75,8 @@ def open_chunk(cursor: duckdb.DuckDBPyConnection, path: Path, job: Job, kind: st
         dialect = CsvDialect.of(job.request.get("csvParsingOptions"))
         columns = tuple(FileColumn(name, "VARCHAR") for name in read_header(path, dialect))
         return ChunkFile(kind, columns, sql_source(path, dialect), dialect)
-    relation = f"read_parquet({_literal(path)})"
+    # A directory called "k=1" above the database is no column of the file.
+    relation = f"read_parquet({_literal(path)}, hive_partitioning = false)"
     described = cursor.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
     return ChunkFile(kind, tuple(FileColumn(row[0], row[1]) for row in described), relation)
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celonis_emulator.setup import DEFAULT_TEAM, Connection, Key, Pool, Team
+from celonis_emulator.setup import DEFAULT_TEAM, Connection, Key, Pool, Team, id_problem
 from celonis_emulator.switches import HARSH, LENIENT, ON_OFF, PROFILES, Switches, chosen, option
 
 if TYPE_CHECKING:
@@ -31,7 +31,14 @@ MISSING_EXTRA = "The emulator needs more packages: pip install 'target-celonis[e
 DEFAULT_DATABASE = "celonis.duckdb"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 4444
+DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 DEFAULT_LOG_LEVEL = "warning"
+EXAMPLES = f"""\
+examples:
+  celonis-emulator serve --api-key KEY      (answers at {DEFAULT_URL})
+  celonis-emulator tables --url {DEFAULT_URL} --api-key KEY
+  celonis-emulator query --url {DEFAULT_URL} --api-key KEY 'SELECT * FROM local.orders'
+"""  # noqa: S608 - for people to read
 FAULTS = ("ERROR", "CANCELED")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -59,7 +66,10 @@ def _say(sentence: str, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="celonis-emulator", description="A local Celonis for the load side."
+        prog="celonis-emulator",
+        description="A local Celonis for the load side.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -151,9 +161,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     _add_database(parser)
-    parser.add_argument("--url", help="ask a running server instead of a file")
+    parser.add_argument("--url", help=f"ask a running server instead of a file: {DEFAULT_URL}")
     parser.add_argument(
-        "--api-key", metavar="KEY", help="key for --url; also CELONIS_EMULATOR_API_KEY"
+        "--api-key",
+        metavar="KEY",
+        help="key for --url, of either kind; also CELONIS_EMULATOR_API_KEY",
     )
 
 
@@ -247,15 +259,18 @@ def _fault(text: str) -> tuple[str, str]:
 
 def _named(text: str) -> tuple[str, str]:
     identity, _, name = text.partition("=")
-    if not identity or "/" in identity:
-        raise argparse.ArgumentTypeError("expected ID or ID=NAME, without a slash in the id")
+    problem = id_problem(identity)
+    if problem:
+        raise argparse.ArgumentTypeError(f"expected ID or ID=NAME; {problem.rstrip('.')}")
     return identity, name or identity
 
 
 def _connection(text: str) -> tuple[str, str, str]:
     pool_id, colon, rest = text.partition(":")
-    if not pool_id or not colon:
-        raise argparse.ArgumentTypeError("expected POOL:ID or POOL:ID=NAME")
+    problem = id_problem(pool_id)
+    if not colon or problem:
+        reason = f"; {problem.rstrip('.')}" if problem else ""
+        raise argparse.ArgumentTypeError(f"expected POOL:ID or POOL:ID=NAME{reason}")
     return (pool_id, *_named(rest))
 
 
@@ -275,13 +290,13 @@ class _Usage(Exception):  # noqa: N818
 
 def _serve(arguments: argparse.Namespace) -> int:
     from celonis_emulator.ledger import BadSetUp
-    from celonis_emulator.serve import BadCertificate, CannotListen, serve
+    from celonis_emulator.serve import BadCertificate, BadReadyFile, CannotListen, serve
     from celonis_emulator.setupfile import BadSetupFile
     from celonis_emulator.warehouse import DatabaseUnavailable
 
     try:
         serve(_server_options(arguments))
-    except (_Usage, BadSetupFile, BadSetUp, BadCertificate) as error:
+    except (_Usage, BadSetupFile, BadSetUp, BadCertificate, BadReadyFile) as error:
         return _say(str(error), 2)
     except CannotListen as error:
         return _say(str(error), 3)
@@ -309,10 +324,11 @@ def _server_options(arguments: argparse.Namespace) -> ServerOptions:
     oauth_clients = {client.id: client for client in file.oauth_clients}
     oauth_clients |= {identity: OAuthClient(identity, secret) for identity, _, secret in clients}
     keys = _all_keys(arguments, file)
+    made_key: str | None = None
     if not keys and not oauth_clients:
         # Hexadecimal: a key that began with a dash would be no value for --api-key.
         keys = [Key(secrets.token_hex(24), "api")]
-        sys.stderr.write(f"No key was given; the API key of this run is {keys[0].key}\n")
+        made_key = keys[0].key
     server = file.server
     certificate: Path | None = arguments.tls_cert or server.tls_cert
     its_key: Path | None = arguments.tls_key or server.tls_key
@@ -331,6 +347,7 @@ def _server_options(arguments: argparse.Namespace) -> ServerOptions:
         ready_file=arguments.ready_file,
         until_stdin_closes=arguments.until_stdin_closes,
         log_level=arguments.log_level or server.log_level or DEFAULT_LOG_LEVEL,
+        made_key=made_key,
     )
 
 

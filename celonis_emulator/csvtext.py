@@ -21,24 +21,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HEADER_BYTES: Final = 1 << 20
-_JAVA_PARTS: Final = {
-    "yyyy": "%Y",
-    "uuuu": "%Y",
-    "yy": "%y",
-    "MM": "%m",
-    "dd": "%d",
-    "HH": "%H",
-    "hh": "%I",
-    "mm": "%M",
-    "ss": "%S",
-    "SSS": "%g",
-    "SSSSSS": "%f",
-    "a": "%p",
-    "X": "%z",
-    "XX": "%z",
-    "XXX": "%z",
-    "Z": "%z",
+# Each letter with what its runs of 1, 2, 3 ... mean; DuckDB reads numbers with or without zeros
+# before them, and fractions of any length up to the one named.
+_JAVA_LETTERS: Final = {
+    "y": ("%Y", "%y", None, "%Y"),
+    "u": ("%Y", "%y", None, "%Y"),
+    "M": ("%m", "%m", "%b", "%B"),
+    "L": ("%m", "%m", "%b", "%B"),
+    "d": ("%d", "%d"),
+    "D": ("%j", "%j", "%j"),
+    "E": ("%a", "%a", "%a", "%A"),
+    "H": ("%H", "%H"),
+    "h": ("%I", "%I"),
+    "m": ("%M", "%M"),
+    "s": ("%S", "%S"),
+    "S": (*["%g"] * 3, *["%f"] * 3, *["%n"] * 3),
+    "a": ("%p",),
+    "X": ("%z", "%z", "%z"),
+    "x": ("%z", "%z", "%z"),
+    "Z": ("%z", "%z", "%z"),
 }
+_JAVA_SPECIAL: Final = "'[]{}#"
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def sql_source(path: Path, dialect: CsvDialect) -> str:
         f"read_csv({_text(glob.escape(str(path)))}, auto_detect = false, header = true, "
         f"delim = {_text(dialect.separator)}, quote = {_text(dialect.quote)}, "
         f"escape = {_text(dialect.escape)}, columns = {{{names}}}, nullstr = '', "
-        "max_line_size = 16777216)"
+        "max_line_size = 16777216, hive_partitioning = false)"
     )
 
 
@@ -159,23 +162,57 @@ def text_value(dialect: CsvDialect, name: str, column_type: str) -> str:
     if column_type in ("DATE", "DATETIME", "TIME"):
         if spelling.date_format:
             pattern = _text(strptime_pattern(spelling.date_format))
-            column = f"CAST(strptime({column}, {pattern}) AS TIMESTAMP)"
+            spelled = _with_offset(column, spelling.date_format)
+            column = f"CAST(strptime({spelled}, {pattern}) AS TIMESTAMP)"
         elif column_type == "DATETIME":
             # Through the zoned type, so that an offset in the text is applied, not dropped.
             column = f"CAST({column} AS TIMESTAMPTZ)"
     return f"CAST({column} AS {DUCKDB_TYPES[column_type]})"
 
 
+def date_format_problem(java_pattern: str) -> str | None:
+    """Say what of a Java date pattern is not understood, if anything."""
+    try:
+        strptime_pattern(java_pattern)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def strptime_pattern(java_pattern: str) -> str:
-    """Translate a Java date pattern; letters that are not known stay as they are."""
-    parts = re.findall(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|(.)", java_pattern)
+    """Translate a Java date pattern.
+
+    Raises:
+        ValueError: It holds letters or signs that are not understood; the text is one sentence.
+    """
     spelled = []
-    for literal, letters, _, other in parts:
+    for literal, letters, letter, other in _java_parts(java_pattern):
         if letters:
-            spelled.append(_JAVA_PARTS.get(letters, letters))
+            meanings = _JAVA_LETTERS.get(letter, ())
+            meaning = meanings[len(letters) - 1] if len(letters) <= len(meanings) else None
+            if meaning is None:
+                msg = f"{letters} in a date format is not understood; put plain text in quotes."
+                raise ValueError(msg)
+            spelled.append(meaning)
+        elif other and other in _JAVA_SPECIAL:
+            msg = f"{other} in a date format is not understood; double a quote that is meant."
+            raise ValueError(msg)
         else:
             spelled.append((literal or other or "'").replace("''", "'").replace("%", "%%"))
     return "".join(spelled)
+
+
+def _java_parts(java_pattern: str) -> list[tuple[str, str, str, str]]:
+    """Return quoted text, runs of a letter with that letter, and other signs, one of them each."""
+    found = re.findall(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|(.)", java_pattern, flags=re.DOTALL)
+    return [tuple(part) for part in found]
+
+
+def _with_offset(column: str, java_pattern: str) -> str:
+    """Return SQL that spells UTC, which is Z for Java's X, as an offset that DuckDB can read."""
+    if not any(letter == "X" for _, _, letter, _ in _java_parts(java_pattern)):
+        return column
+    return f"regexp_replace({column}, '([0-9 ])Z($|[^A-Za-z])', '\\1+00:00\\2')"
 
 
 def _text(value: str) -> str:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from celonis_emulator.jobs import now_ms
-from celonis_emulator.jobsql import Session, SqlRefused, Statement, split
+from celonis_emulator.jobsql import Session
 from celonis_emulator.refusals import Refusal, conflict, invalid, not_found
 from celonis_emulator.runs import ExecutionItem, Message
+from celonis_emulator.sqltext import SqlRefused, Statement, split
 from celonis_emulator.warehouse import schema_name
 from celonis_emulator.worker import Stopping, Worker
 
@@ -82,6 +83,7 @@ class DataJobs:
         models: DataModels,
         switches: Switches,
     ) -> None:
+        self._warehouse = warehouse
         self._ledger = ledger
         self._runs = runs
         self._models = models
@@ -251,9 +253,13 @@ class DataJobs:
         self, item: ExecutionItem, task_item: ExecutionItem, task: Task, schema: str
     ) -> None:
         self._say(task_item, "INFO", f"Transformation {task.name} started.")
+        connections = [c.id for c in self._ledger.connections() if c.pool_id == item.pool_id]
+        schemas = [schema_name(item.pool_id, owner) for owner in (None, *connections)]
         try:
             with self._worker.cursor() as cursor:
-                session = Session(cursor, schema)
+                session = Session(
+                    self._warehouse, cursor, schema, schemas, lambda: self._check(item)
+                )
                 for statement in split(task.sql):
                     self._check(item)
                     rows = session.run(statement)

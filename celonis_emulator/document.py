@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from celonis_emulator.setup import id_problem
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 _TAG: Final = "tag:yaml.org,2002:"
-_ID: Final = re.compile(r"[^\s/?#%]+")
 # What a scalar without quotes is, by YAML 1.2 and JSON; whatever matches nothing is text.
 _PLAIN: Final = {
     "null": r"|~|null",
@@ -174,8 +175,9 @@ class Part:
     def identity(self, name: str) -> str:
         """Return an id that must be there, one that can be a part of a path."""
         found = self.text(name)
-        if not _ID.fullmatch(found) or found in (".", ".."):
-            raise self.wrong(name, "an id has no blanks and none of / ? # %.")
+        problem = id_problem(found)
+        if problem:
+            raise self.wrong(name, problem)
         return found
 
     def choice(self, name: str, choices: Sequence[str], default: str) -> str:

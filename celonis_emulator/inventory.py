@@ -17,6 +17,7 @@ from celonis_emulator.ledger import (
     read_models,
     read_pools,
 )
+from celonis_emulator.sqltext import SqlRefused, check_query
 from celonis_emulator.warehouse import (
     count_rows,
     model_schema_name,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import duckdb
+
+# An answer is built whole in memory.
+MOST_ROWS = 100_000
 
 
 def described_tables(
@@ -75,14 +79,21 @@ def described_jobs(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def queried(cursor: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    """Run one query; return its columns, their DuckDB types, and its rows, values as text."""
+    """Run one query; return its columns, their DuckDB types, and its rows, values as text.
+
+    Raises:
+        SqlRefused: It is not one query of tables, or finds too many rows.
+        duckdb.Error: It cannot be run.
+    """
+    check_query(sql)
     result = cursor.sql(sql)
-    if result is None:
-        return {"columns": [], "types": [], "rows": []}
     types = [str(kind) for kind in result.types]
     # As text already in DuckDB: fetching a zoned timestamp would need another package.
-    result = result.select("CAST(COLUMNS(*) AS VARCHAR)")
+    result = result.select("CAST(COLUMNS(*) AS VARCHAR)").limit(MOST_ROWS + 1)
     rows = [list(row) for row in result.fetchall()]
+    if len(rows) > MOST_ROWS:
+        msg = f"The query finds more than {MOST_ROWS} rows; add a LIMIT, or count them."
+        raise SqlRefused(msg)
     return {"columns": list(result.columns), "types": types, "rows": rows}
 
 

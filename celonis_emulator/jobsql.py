@@ -1,8 +1,8 @@
-"""The SQL of data jobs: cutting it into statements, and running them in a pool's schema.
+"""The SQL of data jobs: what may run, and running it in a pool's schema.
 
-Hides: DuckDB's tokens and statement types, transactions, what SQL does to declared text lengths.
-Guarantees: each statement commits itself; none changes the emulator's own bookkeeping, settings or
-other databases (files are out of the whole server's reach, see the warehouse).
+Hides: transactions and turns, what SQL does to declared text lengths and to widths of numbers.
+Guarantees: each statement commits itself; none changes the emulator's own bookkeeping, other pools,
+settings or other databases (files are out of the whole server's reach, see the warehouse).
 Must not know: data jobs, their states and logs, HTTP.
 
 The dialect of Celonis is Vertica's; DuckDB's is near to it in the plain parts of SQL only.
@@ -12,26 +12,32 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import duckdb
 
-from celonis_emulator.columns import OCTETS_PER_CHARACTER, folded, quoted
+from celonis_emulator.columns import DUCKDB_TYPES, celonis_type, folded, quoted
+from celonis_emulator.sqltext import (
+    SqlRefused,
+    Statement,
+    check_object,
+    check_reach,
+    check_schemas,
+    kind_of,
+)
 from celonis_emulator.warehouse import (
     BOOKKEEPING_SCHEMA,
+    CATALOG,
     create_schema,
     settle_lengths,
     table_identities,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator
 
-# A push job may be changing the same table.
-TRIES: Final = 50
-TRY_SECONDS: Final = 0.05
+    from celonis_emulator.warehouse import PoolTable, Warehouse
+
 ROWS_AT_ONCE: Final = 10_000
 
 # These have nothing to do where each statement commits itself.
@@ -41,63 +47,37 @@ _ALLOWED: Final = _DEFINING | {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE_IN
 # Scripts for Vertica call it after each load; DuckDB keeps its statistics itself.
 _MACROS: Final = ("CREATE TEMP MACRO analyze_statistics(name) AS 0",)
 _BOOKKEEPING: Final = re.compile(rf"(?<!\w){BOOKKEEPING_SCHEMA}(?!\w)", re.IGNORECASE)
-_TEXT_TYPES: Final = frozenset({"varchar", "char", "character", "nvarchar", "bpchar", "text"})
-
-
-class SqlRefused(Exception):  # noqa: N818
-    """A statement that a data job may not run; the text is one sentence for its log."""
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One statement: its text, and its words without comments."""
-
-    text: str
-    words: tuple[str, ...]
-
-    @property
-    def declared_characters(self) -> dict[str, int]:
-        """The lengths of text columns in a CREATE TABLE, by folded name; SQL counts octets."""
-        lengths = {}
-        for name, kind, *rest in _column_definitions(self.words):
-            arguments = rest[1:] if rest[:1] == ["varying"] else rest
-            if kind in _TEXT_TYPES and arguments[:1] == ["("] and arguments[1].isdecimal():
-                length = max(1, int(arguments[1]) // OCTETS_PER_CHARACTER)
-                lengths[_unquoted(name)] = length
-        return lengths
-
-
-def split(sql: str) -> list[Statement]:
-    """Cut a script at its semicolons; comments and quoted text may hold some."""
-    # DuckDB counts in bytes.
-    text = sql.encode("utf-8", "replace")
-    tokens: Sequence[tuple[int, Any]] = duckdb.tokenize(text.decode())
-    ends = [*(offset for offset, _ in tokens[1:]), len(text)]
-    statements: list[Statement] = []
-    begin: int | None = None
-    words: list[str] = []
-    for (offset, kind), end in zip(tokens, ends, strict=False):
-        word = text[offset:end].decode().strip()
-        if word == ";":
-            if begin is not None:
-                statements.append(Statement(text[begin:offset].decode().strip(), tuple(words)))
-            begin, words = None, []
-        elif kind != duckdb.token_type.comment:
-            begin = offset if begin is None else begin
-            words.append(word)
-    if begin is not None:
-        statements.append(Statement(text[begin:].decode().strip(), tuple(words)))
-    return statements
+# Of no pool, but they hold nothing that a script may not see.
+_SHARED: Final = frozenset({"information_schema", "pg_catalog"})
+# Wider than the types of columns, but SQL counts in it.
+_WIDEST: Final = "HUGEINT"
 
 
 class Session:
-    """A place to run statements: unqualified names mean tables of ``schema``."""
+    """A place to run statements: unqualified names mean tables of ``schema``.
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, schema: str) -> None:
+    Args:
+        warehouse: The cursor's database.
+        cursor: It is the session's own.
+        schema: Where tables are made.
+        schemas: Those that statements may name: all of the pool.
+        check: Raises when the session is to end; called while it waits for its turn.
+    """
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        cursor: duckdb.DuckDBPyConnection,
+        schema: str,
+        schemas: Collection[str],
+        check: Callable[[], None],
+    ) -> None:
+        self._warehouse = warehouse
         self._cursor = cursor
+        self._own = {folded(name) for name in (schema, *schemas)} | _SHARED
+        self._check = check
         create_schema(cursor, schema)
-        row = cursor.execute("SELECT current_database()").fetchone() or ("",)
-        cursor.execute(f"USE {quoted(row[0])}.{quoted(schema)}")
+        cursor.execute(f"USE {CATALOG}.{quoted(schema)}")
         for macro in _MACROS:
             cursor.execute(macro)
 
@@ -108,44 +88,51 @@ class Session:
             SqlRefused: It does what a data job may not do.
             duckdb.Error: It cannot be run.
         """
-        kind = _kind(statement)
+        kind = self._permitted(statement)
         if kind == _IDLE:
             return None
-        for left in reversed(range(TRIES)):
-            try:
-                with _transaction(self._cursor):
-                    return self._run(statement, defines=kind in _DEFINING)
-            except duckdb.TransactionException:
-                if not left:
-                    raise
-                time.sleep(TRY_SECONDS)
-        raise AssertionError
+        with self._warehouse.changing(self._check), _transaction(self._cursor):
+            return self._run(statement, defines=kind in _DEFINING)
+
+    def _permitted(self, statement: Statement) -> str:
+        kind = kind_of(statement)
+        if kind is None or kind not in _ALLOWED:
+            name = " ".join(statement.words[:1]).upper()
+            msg = f"A data job may query tables and change them, but not run {name} statements."
+            raise SqlRefused(msg)
+        if any(_BOOKKEEPING.search(word) for word in statement.words):
+            msg = f"The schema {BOOKKEEPING_SCHEMA} is the emulator's own; use tables of the pool."
+            raise SqlRefused(msg)
+        if kind in _DEFINING:
+            check_object(statement)
+        check_reach(statement)
+        rows = self._cursor.execute(
+            "SELECT DISTINCT schema_name FROM duckdb_schemas() WHERE database_name <> 'temp'"
+        ).fetchall()
+        check_schemas(statement, {folded(name) for (name,) in rows} - self._own)
+        return kind
 
     def _run(self, statement: Statement, *, defines: bool) -> int | None:
         before = table_identities(self._cursor) if defines else {}
-        result = self._cursor.execute(statement.text)
+        result = self._cursor.execute(statement.widened)
         rows = _rows(result)
         if defines:
             settle_lengths(self._cursor, before, statement.declared_characters)
+            self._widen_new(before)
         return rows
 
-
-def _kind(statement: Statement) -> str:
-    """Return what kind of statement it is.
-
-    Raises:
-        SqlRefused: It is none for data jobs.
-        duckdb.Error: It cannot be parsed.
-    """
-    kinds = [parsed.type.name for parsed in duckdb.extract_statements(statement.text)]
-    if len(kinds) != 1 or kinds[0] not in _ALLOWED:
-        name = " ".join(statement.words[:1]).upper()
-        msg = f"A data job may query tables and change them, but not run {name} statements."
-        raise SqlRefused(msg)
-    if any(_BOOKKEEPING.search(word) for word in statement.words):
-        msg = f"The schema {BOOKKEEPING_SCHEMA} is the emulator's own; use tables of the pool."
-        raise SqlRefused(msg)
-    return str(kinds[0])
+    def _widen_new(self, before: dict[PoolTable, int]) -> None:
+        """Give the numbers in a table that a query made the width that they have in Celonis."""
+        known = set(before.values())
+        new = [t for t, identity in table_identities(self._cursor).items() if identity not in known]
+        for table in new:
+            described = self._cursor.execute(f"DESCRIBE {table.sql}").fetchall()
+            for name, kind, *_ in described:
+                wide = DUCKDB_TYPES.get(celonis_type(kind) or "")
+                narrow = wide in ("BIGINT", "DOUBLE") and not kind.startswith("DECIMAL")
+                if narrow and kind not in (wide, _WIDEST):
+                    sql = f"ALTER TABLE {table.sql} ALTER {quoted(name)} TYPE {wide}"
+                    self._cursor.execute(sql)
 
 
 @contextlib.contextmanager
@@ -172,31 +159,3 @@ def _rows(result: duckdb.DuckDBPyConnection) -> int | None:
     while rows := result.fetchmany(ROWS_AT_ONCE):
         found += len(rows)
     return found
-
-
-def _column_definitions(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the words of each column in ``CREATE TABLE name (column, ...)``."""
-    lowered = [word.lower() for word in words]
-    if lowered[:1] != ["create"] or "table" not in lowered[:5] or "(" not in lowered:
-        return
-    # Names stand between TABLE and the bracket; AS there means a query, not columns.
-    opening = lowered.index("(")
-    if "as" in lowered[:opening]:
-        return
-    depth, column = 1, list[str]()
-    for word, low in zip(words[opening + 1 :], lowered[opening + 1 :], strict=True):
-        depth += (low == "(") - (low == ")")
-        if depth == 0 or (depth == 1 and low == ","):
-            if len(column) > 1:
-                yield column
-            column = []
-            if depth == 0:
-                return
-        else:
-            column.append(word if not column else low)
-
-
-def _unquoted(name: str) -> str:
-    if name.startswith('"'):
-        name = name[1:-1].replace('""', '"')
-    return folded(name)

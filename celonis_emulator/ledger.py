@@ -8,24 +8,25 @@ job stays for the history. Must not know: the rules of a job's life, HTTP, files
 # ruff: noqa: S608 - names in SQL are quoted identifiers, values are parameters or quoted
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from celonis_emulator.columns import folded
 from celonis_emulator.jobs import Chunk, Job
 from celonis_emulator.setup import Connection, DataJob, DataModel, ModelTable, Pool, Task
 from celonis_emulator.warehouse import (
     BOOKKEEPING_SCHEMA,
+    CATALOG,
     Warehouse,
     create_schema,
     model_schema_name,
     schema_name,
 )
-
-if TYPE_CHECKING:
-    import duckdb
 
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.pools (id VARCHAR, name VARCHAR);
@@ -62,7 +63,7 @@ _READ_CHUNKS = (
     f"FROM {_CHUNKS}"
 )
 _RESERVED_SCHEMAS = frozenset(
-    {BOOKKEEPING_SCHEMA, "information_schema", "pg_catalog", "temp", "system"}
+    {BOOKKEEPING_SCHEMA, CATALOG, "information_schema", "pg_catalog", "temp", "system", "main"}
 )
 
 
@@ -130,9 +131,7 @@ class Ledger:
         taken = {schema_name(pool.id, None).lower() for pool in self.pools()}
         taken |= {schema_name(c.pool_id, c.id).lower() for c in self.connections()}
         taken |= {model_schema_name(*key).lower() for key in self._models}
-        # A name that means a database too is ambiguous in every query.
-        database = self._cursor.execute("SELECT current_database()").fetchone() or ("",)
-        taken |= _RESERVED_SCHEMAS | {str(database[0]).lower()}
+        taken |= _RESERVED_SCHEMAS
         if schema.lower() in taken:
             msg = f"The {owner} would share the schema {schema}; choose another id."
             raise NameTaken(msg)
@@ -202,10 +201,17 @@ class Ledger:
         """Write a row in place of that with the same pool and id."""
         where = "WHERE pool_id = ? AND id = ?"
         places = ", ".join("?" for _ in values)
+        written = f"{BOOKKEEPING_SCHEMA}.{table}"
         self._cursor.execute("BEGIN")
-        self._cursor.execute(f"DELETE FROM {BOOKKEEPING_SCHEMA}.{table} {where}", values[:2])
-        self._cursor.execute(f"INSERT INTO {BOOKKEEPING_SCHEMA}.{table} VALUES ({places})", values)
-        self._cursor.execute("COMMIT")
+        try:
+            self._cursor.execute(f"DELETE FROM {written} {where}", values[:2])
+            self._cursor.execute(f"INSERT INTO {written} VALUES ({places})", values)
+            self._cursor.execute("COMMIT")
+        except BaseException:
+            # The next write would fail in a transaction that was left open.
+            with contextlib.suppress(duckdb.Error):
+                self._cursor.execute("ROLLBACK")
+            raise
 
     # Jobs and chunks
 

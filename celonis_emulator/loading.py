@@ -355,7 +355,8 @@ class Load:
         values = self._values(file)
         for column in self._columns:
             if column.length_characters is not None and column.name in values:
-                cut = f"left({values[column.name]}, {column.length_characters})"
+                # Qualified: a macro of that name in the file must not come before it.
+                cut = f"system.main.left({values[column.name]}, {column.length_characters})"
                 values[column.name] = cut
         return values
 

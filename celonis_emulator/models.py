@@ -44,6 +44,7 @@ class DataModels:
     def __init__(
         self, warehouse: Warehouse, ledger: Ledger, runs: RunLedger, switches: Switches
     ) -> None:
+        self._warehouse = warehouse
         self._ledger = ledger
         self._runs = runs
         self._switches = switches
@@ -177,7 +178,10 @@ class DataModels:
     def _copy(self, load: ModelLoad) -> None:
         """Make the copies and mark the load as done, both or neither."""
         model = self.get(load.pool_id, load.model_id)
-        with self._worker.cursor() as cursor:
+        with (
+            self._worker.cursor() as cursor,
+            self._warehouse.changing(self._worker.check),
+        ):
             cursor.execute("BEGIN")
             try:
                 tables = copy_tables(cursor, model, load.table_ids)

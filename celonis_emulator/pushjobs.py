@@ -402,6 +402,11 @@ class PushJobs:
             _Canceled: The job was cancelled in the meantime.
             _Stopped: The server is about to end.
         """
+        # From the first look at the table to the end, nobody else changes it.
+        with self._warehouse.changing(lambda: self._notice(job.id)):
+            self._load_in_turn(job, chunks, status, line)
+
+    def _load_in_turn(self, job: Job, chunks: list[Chunk], status: str | None, line: str) -> None:
         directory = self._directory / job.id
         cursor = self._warehouse.cursor()
         with self._changed:

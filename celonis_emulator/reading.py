@@ -6,16 +6,21 @@ is one sentence. Must not know: the command line, how text is laid out.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import ipaddress
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from celonis_emulator.inventory import described_jobs, described_tables, grid, queried
+from celonis_emulator.sqltext import SqlRefused
 from celonis_emulator.warehouse import DatabaseUnavailable, connect
 
 if TYPE_CHECKING:
@@ -40,7 +45,7 @@ def inventory_of_file(database: Path) -> Inventory:
     with _open(database) as connection:
         try:
             return described_tables(connection), described_jobs(connection)
-        except duckdb.CatalogException as error:
+        except duckdb.Error as error:
             msg = f"{database} was not written by celonis-emulator."
             raise DatabaseUnavailable(msg) from error
 
@@ -64,7 +69,7 @@ def query_file(database: Path, sql: str) -> dict[str, Any]:
     with _open(database) as connection:
         try:
             return queried(connection, sql)
-        except duckdb.Error as error:
+        except (SqlRefused, duckdb.Error) as error:
             raise ReadingFailed(str(error)) from error
 
 
@@ -97,6 +102,8 @@ def _open(database: Path) -> duckdb.DuckDBPyConnection:
         raise DatabaseUnavailable(msg)
     connection = connect(database, read_only=True, patience_seconds=0)
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
     return connection
 
 
@@ -105,14 +112,15 @@ def _ask(url: str, key: str, what: str, body: dict[str, Any] | None = None) -> A
     if not address.startswith(("http://", "https://")):
         msg = f"{url} is no http address."
         raise ReadingFailed(msg)
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    # The scheme was checked just above.
-    request = urllib.request.Request(address, data=data, headers=headers)  # noqa: S310
     try:
-        patience = SERVER_PATIENCE_SECONDS
-        with urllib.request.urlopen(request, timeout=patience) as answer:  # noqa: S310
-            return json.load(answer)
+        try:
+            return _answer(address, f"Bearer {key}", data)
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.UNAUTHORIZED:
+                raise
+            # The other kind of key; nothing in a key tells which one it is.
+            return _answer(address, f"AppKey {key}", data)
     except urllib.error.HTTPError as error:
         reasons = {400: _reason(error), 401: "the key is not valid"}
         reason = reasons.get(error.code, f"status {error.code}")
@@ -121,6 +129,25 @@ def _ask(url: str, key: str, what: str, body: dict[str, Any] | None = None) -> A
     except (OSError, ValueError) as error:
         msg = f"No emulator answers at {url}: {getattr(error, 'reason', error)}."
         raise ReadingFailed(msg) from error
+
+
+def _answer(address: str, authorization: str, data: bytes | None) -> Any:
+    """Return the JSON that an http address answers with."""
+    headers = {"Authorization": authorization, "Content-Type": "application/json"}
+    # The scheme was checked by the caller.
+    request = urllib.request.Request(address, data=data, headers=headers)  # noqa: S310
+    # A proxy is for the world outside.
+    around = [urllib.request.ProxyHandler({})] if _is_loopback(request.host) else []
+    opener = urllib.request.build_opener(*around)
+    with opener.open(request, timeout=SERVER_PATIENCE_SECONDS) as answer:
+        return json.load(answer)
+
+
+def _is_loopback(host_and_port: str) -> bool:
+    host = urllib.parse.urlsplit(f"//{host_and_port}").hostname or ""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

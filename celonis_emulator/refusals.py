@@ -57,7 +57,7 @@ def sentence_of(message: str) -> str:
     if message.startswith("Extra inputs"):
         return "There is no such field."
     message = message.removeprefix("Value error, ")
-    return message if message.endswith(".") else f"{message}."
+    return message if message.endswith((".", "?", "!")) else f"{message}."
 
 
 def invalid(attribute: str, error: str, code: str = "INVALID_VALUE") -> Refusal:

@@ -19,6 +19,7 @@ from celonis_emulator.inventory import described_tables, queried
 from celonis_emulator.oauth import OAuthServer
 from celonis_emulator.pushjobs import PushJobs
 from celonis_emulator.refusals import invalid, not_found
+from celonis_emulator.sqltext import SqlRefused
 from celonis_emulator.warehouse import Warehouse
 
 
@@ -51,12 +52,12 @@ def admin_routes(
 
     @routes.post("/query")
     def run_query(body: QueryBody) -> dict[str, Any]:
-        """Run one SQL query that reads; values come as text."""
+        """Run one SQL query that reads tables; values come as text, of 100,000 rows at most."""
         with warehouse.reading() as cursor:
             try:
                 cursor.execute("BEGIN TRANSACTION READ ONLY")
                 return queried(cursor, body.sql)
-            except duckdb.Error as error:
+            except (SqlRefused, duckdb.Error) as error:
                 raise invalid("sql", str(error), "SQL") from error
 
     @routes.get("/requests")

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from celonis_emulator.datajobs import DataJobs, Scope
+from celonis_emulator.queryvalues import blank_is
 from celonis_emulator.refusals import invalid
 from celonis_emulator.rights import Right, needs
 from celonis_emulator.runs import shown_job, shown_status
@@ -25,9 +26,10 @@ PAGE_ITEMS = 50
 MOST_ITEMS = 10_000
 
 Mode = Literal["FULL", "DELTA"]
-Kind = Literal["SCHEDULE", "JOB", "TASK", "STEP"]
-Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS)]
-Page = Annotated[int, Query(ge=0, le=MOST_ITEMS)]
+Kind = Annotated[Literal["SCHEDULE", "JOB", "TASK", "STEP"], Query(), blank_is("TASK")]
+Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS), blank_is(PAGE_ITEMS)]
+Page = Annotated[int, Query(ge=0, le=MOST_ITEMS), blank_is(0)]
+Identity = Annotated[str | None, Query(), blank_is(None)]
 Item = TypeVar("Item")
 
 
@@ -146,7 +148,7 @@ def data_job_routes(jobs: DataJobs, switches: Switches) -> APIRouter:
         pool_id: str,
         execution_id: Annotated[str, Query(alias="executionId")],
         type: Kind = "TASK",  # noqa: A002 - the parameter's name
-        id: str | None = None,  # noqa: A002 - the parameter's name
+        id: Identity = None,  # noqa: A002 - the parameter's name
     ) -> list[dict[str, Any]]:
         """List the items of a run; ``id`` is that of the data job."""
         return [
@@ -161,13 +163,14 @@ def data_job_routes(jobs: DataJobs, switches: Switches) -> APIRouter:
         pool_id: str,
         execution_id: Annotated[str, Query(alias="executionId")],
         type: Kind = "TASK",  # noqa: A002 - the parameter's name
-        id: str | None = None,  # noqa: A002 - the parameter's name
+        id: Identity = None,  # noqa: A002 - the parameter's name
         limit: Limit = PAGE_ITEMS,
         page: Page = 0,
         log_levels: Annotated[list[str] | None, Query(alias="logLevels")] = None,
     ) -> dict[str, Any]:
         """List the log of a run's job or task; ``id`` is that of the job or task."""
-        levels = {level.strip().upper() for text in log_levels or () for level in text.split(",")}
+        named = {level.strip().upper() for text in log_levels or () for level in text.split(",")}
+        levels = named - {""}
         messages = [
             message
             for item in jobs.items(pool_id, execution_id)

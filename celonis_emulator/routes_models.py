@@ -13,6 +13,7 @@ from fastapi import APIRouter, Body, Query, Response
 
 from celonis_emulator.columns import Column
 from celonis_emulator.models import DataModels
+from celonis_emulator.queryvalues import blank_is
 from celonis_emulator.rights import Right, needs
 from celonis_emulator.setup import DataModel, ModelTable
 from celonis_emulator.warehouse import Warehouse, find_table, schema_name, table_columns
@@ -38,7 +39,7 @@ def model_routes(warehouse: Warehouse, models: DataModels) -> APIRouter:
 
     @routes.get(_POOL + "/data-models", dependencies=looking)
     def list_models(
-        pool_id: str, limit: Annotated[int | None, Query(ge=0)] = None
+        pool_id: str, limit: Annotated[int | None, Query(ge=0), blank_is(None)] = None
     ) -> list[dict[str, Any]]:
         """List the data models of a pool."""
         found = models.of_pool(pool_id)
@@ -71,7 +72,9 @@ def model_routes(warehouse: Warehouse, models: DataModels) -> APIRouter:
         pool_id: str,
         model_id: str,
         table_ids: Annotated[list[str], Body()],
-        full_reload: Annotated[bool | None, Query(alias="fullReload")] = None,  # noqa: ARG001
+        full_reload: Annotated[  # noqa: ARG001
+            bool | None, Query(alias="fullReload"), blank_is(None)
+        ] = None,
     ) -> Response:
         """Load some tables of a data model, by their ids; the others stay as they are."""
         models.load(pool_id, model_id, "PARTIAL", table_ids)
@@ -88,7 +91,9 @@ def model_routes(warehouse: Warehouse, models: DataModels) -> APIRouter:
         pool_id: str,
         model_id: str,
         *,
-        force_complete: Annotated[bool, Query(alias="forceComplete")] = False,
+        force_complete: Annotated[
+            bool, Query(alias="forceComplete"), blank_is(default=False)
+        ] = False,
     ) -> Response:
         """Load a data model: all tables, or from the cache."""
         models.load(pool_id, model_id, "COMPLETE" if force_complete else "FROM_CACHE")

@@ -9,7 +9,7 @@ Must not know: how jobs are kept or run, DuckDB.
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -17,13 +17,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from celonis_emulator.chunkfiles import name_problem
 from celonis_emulator.columns import folded
+from celonis_emulator.csvtext import date_format_problem
 from celonis_emulator.jobs import Job, now_ms
 from celonis_emulator.ledger import Ledger
 from celonis_emulator.pushjobs import PushJobs
+from celonis_emulator.queryvalues import blank_is
 from celonis_emulator.refusals import invalid, not_found
 from celonis_emulator.rights import Right, needs
 from celonis_emulator.switches import Switches
 from celonis_emulator.uploads import receive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_TEXT_CHARACTERS = 65_000
 
@@ -109,8 +114,15 @@ class JobBody(_Body):
     postExecutionQuery: str | None = None
     mirrorTargetNames: list[str] | None = None
     changeDate: int | str | None = None
+    # What the server says of a job: clients send a whole job, these as null.
+    id: Any = None
+    status: Any = None
+    lastModified: Any = None
+    lastPing: Any = None
+    logs: Any = None
 
 
+SERVER_MADE = frozenset({"id", "status", "lastModified", "lastPing", "logs"})
 _FILE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -144,7 +156,7 @@ def push_routes(push_jobs: PushJobs, ledger: Ledger, switches: Switches) -> APIR
             type=body.type,
             file_type=body.fileType or "PARQUET",
             keys=tuple(body.keys or ()),
-            request=body.model_dump(exclude_none=True),
+            request=body.model_dump(exclude_none=True, exclude=set(SERVER_MADE)),
             created_ms=now_ms(),
         )
         return push_jobs.create(job).shown()
@@ -164,7 +176,7 @@ def push_routes(push_jobs: PushJobs, ledger: Ledger, switches: Switches) -> APIR
         pool_id: str,
         job_id: str,
         duplicate_removal_column: Annotated[
-            str | None, Query(alias="duplicateRemovalColumn")
+            str | None, Query(alias="duplicateRemovalColumn"), blank_is(None)
         ] = None,
     ) -> Response:
         """Execute a push job."""
@@ -239,3 +251,18 @@ def _check(body: JobBody, pool_id: str, ledger: Ledger, switches: Switches) -> N
     ):
         if len({folded(name) for name in names}) < len(names):
             raise invalid(attribute, "A column is named twice; case does not matter.")
+    for attribute, date_format in _date_formats(body.csvParsingOptions):
+        problem = date_format_problem(date_format)
+        if problem:
+            raise invalid(attribute, problem)
+
+
+def _date_formats(options: CsvOptionsBody | None) -> Iterator[tuple[str, str]]:
+    """Yield the date formats of a create body with the places where they stand."""
+    if options is None:
+        return
+    if options.dateFormat:
+        yield "csvParsingOptions.dateFormat", options.dateFormat
+    for i, column in enumerate(options.additionalColumnOptions or ()):
+        if column.dateFormat:
+            yield f"csvParsingOptions.additionalColumnOptions.{i}.dateFormat", column.dateFormat

@@ -15,13 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from celonis_emulator.ledger import BadSetUp, Ledger
 from celonis_emulator.refusals import invalid
-from celonis_emulator.setup import DataJob, DataModel, ModelTable, Task
+from celonis_emulator.setup import (
+    ID_PATTERN,
+    MAX_ID_CHARACTERS,
+    DataJob,
+    DataModel,
+    ModelTable,
+    Task,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# An id is a part of paths and of the name of a schema.
-Id = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^/\s\x00-\x1f]+$")]
+Id = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_ID_CHARACTERS, pattern=ID_PATTERN)
+]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 
 

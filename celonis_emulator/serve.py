@@ -7,6 +7,7 @@ Must not know: routes, the shape of any answer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ from celonis_emulator.models import DataModels
 from celonis_emulator.oauth import OAuthServer
 from celonis_emulator.pushjobs import PushJobs
 from celonis_emulator.runledger import RunLedger
-from celonis_emulator.warehouse import Warehouse
+from celonis_emulator.warehouse import DatabaseUnavailable, Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,10 @@ class CannotListen(Exception):  # noqa: N818
 
 class BadCertificate(Exception):  # noqa: N818
     """The server cannot speak TLS with it; the text is one sentence for people."""
+
+
+class BadReadyFile(Exception):  # noqa: N818
+    """The ready file cannot be written; the text is one sentence for people."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class ServerOptions:
     until_stdin_closes: bool
     log_level: str
     faults: Sequence[Fault] = ()
+    # A key that was made for this run, to be told once the server answers.
+    made_key: str | None = None
 
 
 def serve(options: ServerOptions) -> None:
@@ -89,12 +96,15 @@ def serve(options: ServerOptions) -> None:
         CannotListen: the address is in use or not ours.
         BadSetUp: a pool, or something in it, cannot be made.
         BadCertificate: the certificate or its key cannot be used.
+        BadReadyFile: the ready file cannot be written.
     """
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(message)s")
     if options.certificate is not None:
         _try_certificate(options.certificate)
     directory = options.database.with_name(options.database.name + ".chunks")
-    warehouse = Warehouse(options.database, directory)
+    if options.ready_file is not None:
+        _clear_ready_file(options.ready_file)
+    warehouse = _opened(options.database, directory)
     try:
         with _listening_socket(options.host, options.port) as listener:
             ledger = Ledger(warehouse)
@@ -131,6 +141,41 @@ def serve(options: ServerOptions) -> None:
         warehouse.close()
 
 
+def _opened(database: Path, directory: Path) -> Warehouse:
+    """Open the database, and make the directories that there must be."""
+    warehouse: Warehouse | None = None
+    try:
+        warehouse = Warehouse(database, directory)
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        if warehouse is not None:
+            warehouse.close()
+        place = error.filename or database
+        msg = (
+            f"The database {database} cannot be used, because of {place}: "
+            f"{error.strerror or error}."
+        )
+        raise DatabaseUnavailable(msg) from error
+    return warehouse
+
+
+def _clear_ready_file(path: Path) -> None:
+    """Remove what an earlier server left, and try whether the file can be written."""
+    part = _part_of(path)
+    try:
+        path.unlink(missing_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        msg = f"The ready file {path} cannot be written: {error.strerror or error}."
+        raise BadReadyFile(msg) from error
+
+
+def _part_of(path: Path) -> Path:
+    """Return the file that becomes the ready file when it is whole."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
 def _set_up(ledger: Ledger, team: Team) -> None:
     """Make what is not there yet; data models and jobs of a known id become what they are here."""
     for pool in team.pools:
@@ -165,7 +210,10 @@ def _run(app: FastAPI, listener: socket.socket, options: ServerOptions) -> None:
         signal.signal(number, lambda *_: None)
     if options.until_stdin_closes:
         end_with_stdin(server)
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        server.withdraw()
 
 
 class _Server(uvicorn.Server):
@@ -177,6 +225,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._listener = listener
         self._options = options
+        self._announcement: str | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -185,6 +234,11 @@ class _Server(uvicorn.Server):
         scheme = "https" if self._options.certificate else "http"
         host, port = self._options.host, self._listener.getsockname()[1]
         path = self._options.ready_file
+        if self._options.made_key is not None:
+            sys.stderr.write(
+                f"No key was given; the API key of this run is {self._options.made_key}\n"
+            )
+            sys.stderr.flush()
         if path is None:
             address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
             sys.stderr.write(
@@ -194,9 +248,19 @@ class _Server(uvicorn.Server):
             sys.stderr.flush()
         else:
             about = {"scheme": scheme, "host": host, "port": port, "pid": os.getpid()}
-            part = path.with_name(f"{path.name}.{os.getpid()}.part")
-            part.write_text(json.dumps(about) + "\n", encoding="utf-8")
+            self._announcement = json.dumps(about) + "\n"
+            part = _part_of(path)
+            part.write_text(self._announcement, encoding="utf-8")
             part.replace(path)
+
+    def withdraw(self) -> None:
+        """Remove the ready file, if it is still that of this server."""
+        path = self._options.ready_file
+        if path is None or self._announcement is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            if path.read_text(encoding="utf-8") == self._announcement:
+                path.unlink()
 
 
 def _try_certificate(certificate: Certificate) -> None:

@@ -7,8 +7,9 @@ Must not know: files, YAML, HTTP, DuckDB.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
 
 EVERY_POOL = "*"
 """Stands for all pools in the permissions of a key or client."""
+
+
+# An id is a part of paths and of the name of a schema; "." and ".." would lead elsewhere.
+ID_PATTERN: Final = r"^(?:[^\s/?#%\x00-\x1f]*[^\s/?#%\x00-\x1f.][^\s/?#%\x00-\x1f]*|\.{3,})$"
+MAX_ID_CHARACTERS: Final = 100
+
+
+def id_problem(text: str) -> str | None:
+    """Say why a text cannot be an id, if it cannot."""
+    if not re.fullmatch(ID_PATTERN, text):
+        return "an id has no blanks and none of / ? # %."
+    if len(text) > MAX_ID_CHARACTERS:
+        return f"an id has no more than {MAX_ID_CHARACTERS} characters."
+    return None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import contextlib
 import re
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,20 @@ from celonis_emulator.columns import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BOOKKEEPING_SCHEMA = "_celonis"
+# DuckDB would name it after the file, and a pool of that name would be ambiguous in every query.
+CATALOG = "_celonis_database"
 OPEN_PATIENCE_SECONDS = 2.0
 # DuckDB would take 80 % of the machine; a test companion must leave room, and spills to disk.
 MEMORY_LIMIT = "500MB"
 
 # Replaying less than this costs nothing that a person would notice.
 CHECKPOINT_BYTES = 1_000_000
+# How often who waits for a turn looks whether it shall go on waiting.
+TURN_SECONDS = 0.05
 
 _LENGTHS_TABLE = f"""
 CREATE TABLE IF NOT EXISTS {BOOKKEEPING_SCHEMA}.text_lengths (
@@ -85,7 +90,7 @@ def connect(
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            return duckdb.connect(str(database), read_only=read_only)
+            return _attached(database, read_only=read_only)
         except duckdb.Error as error:
             holder = _holder(str(error))
             if holder is None:
@@ -104,12 +109,61 @@ def connect(
             time.sleep(0.05)
 
 
+def _attached(database: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Open the file under a name that does not depend on that of the file."""
+    connection = duckdb.connect(":memory:")
+    try:
+        path = str(database).replace("'", "''")
+        mode = " (READ_ONLY)" if read_only else ""
+        connection.execute("SET python_enable_replacements = false")
+        connection.execute(f"SET temp_directory = '{path}.tmp'")
+        connection.execute(f"ATTACH '{path}' AS {CATALOG}{mode}")
+        connection.execute(f"USE {CATALOG}")
+        # From here on every cursor begins in the file.
+        connection.execute("DETACH memory")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _holder(message: str) -> str | None:
     """Return the process that a DuckDB message names as the holder of the file's lock."""
-    if "lock" not in message.lower() and "already open" not in message.lower():
+    lowered = message.lower()
+    if not any(sign in lowered for sign in ("lock", "already open", "already attached")):
         return None
     pid = re.search(r"PID (\d+)", message)
     return f"process {pid.group(1)}" if pid else "another process"
+
+
+class _Turns:
+    """One thread at a time, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+
+    @contextlib.contextmanager
+    def turn(self, check: Callable[[], None]) -> Iterator[None]:
+        """Wait for the turn, as long as ``check`` does not raise, and hold it."""
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+        try:
+            while not self._has_come(ticket):
+                check()
+            yield
+        finally:
+            with self._changed:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+
+    def _has_come(self, ticket: object) -> bool:
+        def first() -> bool:
+            return self._waiting[0] is ticket
+
+        with self._changed:
+            return self._changed.wait_for(first, TURN_SECONDS)
 
 
 class Warehouse:
@@ -124,6 +178,7 @@ class Warehouse:
         database.parent.mkdir(parents=True, exist_ok=True)
         self._connection = connect(database)
         self._lock = threading.Lock()
+        self._turns = _Turns()
         self._wal = database.with_name(database.name + ".wal")
         self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
         self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
@@ -148,6 +203,16 @@ class Warehouse:
             yield cursor
         finally:
             cursor.close()
+
+    def changing(self, check: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+        """Wait for the turn to change tables; DuckDB lets changes of one table fail, not wait.
+
+        Readers need no turn.
+
+        Args:
+            check: Is called while waiting, and raises when that is to end.
+        """
+        return self._turns.turn(check)
 
     def checkpoint(self) -> None:
         """Move a log of some size into the file, so that closing and opening are quick."""

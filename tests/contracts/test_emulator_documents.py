@@ -211,11 +211,38 @@ def test_the_short_example_of_the_set_up_file(tmp_path: Path) -> None:
 
 def test_the_examples_for_pytest() -> None:
     """They are those of the suite that a test of the emulator runs."""
-    suite = [path.read_text(encoding="utf-8") for path in SUITE.iterdir() if path.is_file()]
-    shown = [*blocks("python"), *blocks("ini")]
-    assert len(shown) == 3
-    for block in shown:
-        assert any(block.strip() in text for text in suite), block
+    shown = files_for_pytest()
+    assert blocks("python") == [shown["conftest.py"], shown["test_orders.py"]]
+    assert set(shown) == {path.name for path in SUITE.iterdir() if path.is_file()}
+    for name, block in shown.items():
+        assert block.strip() in (SUITE / name).read_text(encoding="utf-8"), name
+
+
+def files_for_pytest() -> dict[str, str]:
+    """Return each block of the section by the file that is named last before it."""
+    found = {}
+    pattern = r"`(\w+\.\w+)`(?:(?!`\w+\.\w+`|^```).)*?^```(?:python|ini|yaml)\n(.*?)^```$"
+    for name, block in re.findall(pattern, section("In pytest"), flags=re.MULTILINE | re.DOTALL):
+        assert name not in found
+        found[name] = block
+    return found
+
+
+def test_the_suite_for_pytest_runs_as_it_is_shown(tmp_path: Path) -> None:
+    for name, block in files_for_pytest().items():
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "PYTEST"))}
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:schemathesis"],
+        cwd=tmp_path,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "2 passed" in ended.stdout
 
 
 def test_what_an_emulator_has() -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import requests
 
-from .conftest import HARSH_CHUNK_BYTES, Push, parquet
+from .conftest import HARSH_CHUNK_BYTES, Push, StartServer, parquet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +36,20 @@ def test_chunks_are_listed_with_their_md5(push: Push, table: str) -> None:
     assert {chunk["pushJobId"] for chunk in listed} == {job}
     assert all(isinstance(chunk["creationDate"], int) and chunk["id"] for chunk in listed)
     assert len(chunk_files(push, job)) == 2
+
+
+@pytest.mark.parametrize("file_type", ["PARQUET", "CSV"])
+def test_a_directory_that_looks_like_a_partition_is_no_column(
+    start_server: StartServer, tmp_path: Path, table: str, file_type: str
+) -> None:
+    push = Push(start_server(database=tmp_path / "k=1" / "name=2" / "a.duckdb"))
+    job = push.create(table, fileType=file_type)
+    content = parquet(ROWS) if file_type == "PARQUET" else b"id,name\n1,a\n2,b\n"
+    assert push.upload(job, content).status_code == 200
+    shown = push.run(job)
+    assert shown["status"] == "DONE", shown["logs"]
+    assert push.server.rows(f"SELECT * FROM local.{table} ORDER BY 1") == [["1", "a"], ["2", "b"]]
+    assert list(push.server.columns(table)) == ["id", "name"]
 
 
 def test_files_go_when_the_job_has_run_or_is_deleted(push: Push, table: str) -> None:

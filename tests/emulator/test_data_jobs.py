@@ -380,7 +380,14 @@ def test_pages_and_levels_of_logs(shared_server: Server) -> None:
     assert job.messages("1", limit=3, page=1) == {"logMessages": lines[3:], "numOfPages": 2}
     assert job.messages("1", logLevels="error")["logMessages"] == lines[:1]
     assert job.messages("1", logLevels="INFO,WARN")["logMessages"] == lines[1:]
-    for bad in ({"limit": 0}, {"page": -1}, {"limit": "x"}):
+    # A parameter without a value is as good as none.
+    blank = {"limit": "", "page": ""}
+    assert job.executions(**blank) == job.executions()
+    assert job.messages("1", logLevels="", type="", **blank) == whole
+    execution = {"executionId": newest["executionId"]}
+    listing = f"{POOL}/logs/executions"
+    assert shared_server.get(listing, params=execution | {"type": "", "id": ""}).json() == [item]
+    for bad in ({"limit": 0}, {"page": -1}, {"limit": "x"}, {"limit": " "}):
         path = f"{POOL}/logs/{job.id}/executions"
         assert shared_server.get(path, params=bad).status_code == 400
 

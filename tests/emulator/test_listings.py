@@ -169,10 +169,60 @@ def test_the_openapi_document(shared_server: Server) -> None:
     assert "/data-ingestion/api/v1/data-push/{pool_id}/jobs/{job_id}/chunks" in document["paths"]
 
 
-@pytest.mark.parametrize(
-    "sql", ["DROP SCHEMA local", "CREATE TABLE local.x (a INTEGER)", "SELEC 1", "SELECT * FROM no"]
-)
+NO_QUERIES = [
+    "DROP SCHEMA local",
+    "CREATE TABLE local.x (a INTEGER)",
+    "SELEC 1",
+    "SELECT * FROM no",
+    "",
+    "-- nothing",
+    "COMMIT; DROP TABLE local.kept; SELECT 1",
+    "COMMIT; DROP TABLE local.kept",
+    "SELECT 1; SELECT 2",
+    "WITH gone AS (DELETE FROM local.kept RETURNING *) SELECT * FROM gone",
+    "EXPLAIN ANALYZE DROP TABLE local.kept",
+    "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{chunks}/x.csv'",
+    "COPY (SELECT 1) TO '{chunks}/x.csv'",
+    "EXPORT DATABASE '{chunks}/x'",
+    "ATTACH '{chunks}/x.duckdb' AS x",
+    "PRAGMA database_list",
+    "SET memory_limit = '1GB'",
+    "SELECT * FROM read_text('{chunks}/*/*')",
+    "SELECT * FROM query('SELECT 1')",
+    "SELECT * FROM '{chunks}/*/*'",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM range(100001)",
+]
+
+
+@pytest.mark.parametrize("sql", NO_QUERIES)
 def test_the_admin_query_only_reads(shared_server: Server, sql: str) -> None:
+    push = Push(shared_server)
+    push.load("kept", {"id": [1]})
+    chunks = shared_server.database.with_name(shared_server.database.name + ".chunks")
+    before = set(chunks.iterdir())
+    sql = sql.replace("{chunks}", str(chunks))
     answer = shared_server.post("/_emulator/query", json={"sql": sql})
-    assert answer.status_code == 400
+    assert answer.status_code == 400, answer.text
     assert answer.json()["errors"][0]["error"]
+    assert set(chunks.iterdir()) == before
+    assert shared_server.rows("SELECT * FROM local.kept") == [["1"]]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1;",
+        "/* one; */ WITH a AS (SELECT 1) SELECT * FROM a -- end;",
+        "FROM range(1)",
+        "VALUES (1)",
+        "SHOW ALL TABLES",
+        "DESCRIBE local.kept",
+        "SUMMARIZE local.kept",
+        "EXPLAIN SELECT 1",
+        "SELECT * FROM range(100000)",
+    ],
+)
+def test_the_admin_query_takes_all_kinds_of_queries(shared_server: Server, sql: str) -> None:
+    Push(shared_server).load("kept", {"id": [1]})
+    assert shared_server.rows(sql)

@@ -20,6 +20,8 @@ import pyarrow as pa
 import pytest
 import requests
 
+from celonis_emulator.switches import PROFILES
+
 from .conftest import APP_KEY, KEY, NO_LIMITS, PATIENCE_SECONDS, Server, eventually, parquet, start
 from .test_tls import made
 
@@ -120,9 +122,17 @@ def connected(server: Server, credentials: str) -> Client:
     return client
 
 
+@pytest.fixture(scope="module", params=PROFILES)
+def profile(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module", params=["http", "https"])
 def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery
+    request: pytest.FixtureRequest,
+    profile: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    nursery: Nursery,
 ) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("official")
     options: tuple[str, ...] = ()
@@ -135,6 +145,7 @@ def server(
     server = start(
         directory,
         *NO_LIMITS,
+        *("--profile", profile),
         *("--pool", f"{POOL}=A pool", "--connection", f"{POOL}:connection-1=ERP"),
         *("--oauth-client", "client:secret"),
         *options,
@@ -313,7 +324,8 @@ def test_a_push_job_by_hand(client: Client, server: Server, table: str) -> None:
     for chosen in ({"upsertStrategy": "UPSERT_WITH_UNCHANGED_METADATA"}, {"allowDuplicate": True}):
         job = created(client, job_body(table, "DELTA", keys=["ID"], **chosen))
         assert job in [listed["id"] for listed in client.call("GET", f"{PUSH}/")]
-        sent(client, job, "deleted", {"ID": [1]})
+        # Whole rows, as the client's own example has them; keys alone are refused in harsh.
+        sent(client, job, "deleted", {"ID": [1], "V": [0.5]})
         (chunk,) = client.call("GET", f"{PUSH}/{job}/chunks")
         assert (chunk["type"], chunk["pushJobId"]) == ("DELETE", job)
         assert isinstance(chunk["id"], str)
@@ -352,7 +364,7 @@ def set_up(server: Server, table: str) -> None:
         assert server.post(f"{base}/{kind}", json=body).status_code == 200
 
 
-def test_data_models(client: Client, server: Server, table: str) -> None:
+def test_data_models(client: Client, server: Server, profile: str, table: str) -> None:
     set_up(server, table)
     rows = {"ID": [1, 2]}
     assert pushed(client, job_body(table, "REPLACE"), [rows])["status"] == "DONE"
@@ -376,7 +388,15 @@ def test_data_models(client: Client, server: Server, table: str) -> None:
         before = status()
         assert before is None or before["loadStatus"] not in NOT_FINISHED
         assert client.call("POST", path, body, params=params) is None
-        eventually(lambda: status()["loadStatus"] not in NOT_FINISHED, "the load ends")
+
+        def has_ended(before: Any = before) -> bool:
+            found = status()
+            # This one still shows the load before, for an answer.
+            if profile == "harsh" and found == before:
+                return False
+            return found["loadStatus"] not in NOT_FINISHED
+
+        eventually(has_ended, "the load ends")
         ended = status()
         assert (ended["loadStatus"], ended["loadType"]) == ("SUCCESS", kind)
         assert ended["dataLoadId"] != (before or {}).get("dataLoadId")

@@ -47,6 +47,69 @@ def test_create_shows_every_field_and_epoch_milliseconds(push: Push, table: str)
     assert before <= shown["lastModified"] <= time.time_ns() // 1_000_000
 
 
+@pytest.mark.parametrize("profile", ["lenient", "harsh"])
+def test_what_the_server_makes_is_no_part_of_a_request(
+    start_server: StartServer, table: str, profile: str
+) -> None:
+    """Clients send whole jobs, also those that they have read from the server."""
+    push = Push(start_server("--profile", profile))
+    made = {"id": "mine", "status": "DONE", "lastModified": 1, "lastPing": 2, "logs": ["a line"]}
+    first = push.try_create(table, **ALL_NULL | made)
+    assert first.status_code == 200, first.text
+    shown = first.json()
+    assert (shown["status"], shown["logs"], shown["lastPing"]) == ("NEW", [], None)
+    assert shown["id"] != "mine"
+    again = push.server.post(push.base, json=shown)
+    assert (again.status_code, again.json()["status"]) == (200, "NEW")
+    assert again.json()["id"] != shown["id"]
+
+
+NO_EFFECT: dict[str, Any] = {
+    "targetSchema": "s",
+    "allowDuplicate": False,
+    "foreignKeys": "k",
+    "postExecutionQuery": "DROP TABLE x",
+    "mirrorTargetNames": ["mirror"],
+    "changeDate": 1,
+}
+
+
+def test_fields_without_effect_are_taken_and_shown(push: Push, table: str) -> None:
+    schema = {"tableName": "another", "columns": [{"columnName": "id", "columnType": "INTEGER"}]}
+    schema["columns"][0] |= {"decimals": 3, "pkField": True}  # type: ignore[index, operator]
+    shown = push.load(table, ROWS, ROWS, tableSchema=schema, **NO_EFFECT)
+    assert {name: shown[name] for name in NO_EFFECT} == NO_EFFECT
+    assert push.server.rows(f'SELECT count(*) FROM local."{table}"') == [["4"]]
+    assert push.server.described("mirror") is None
+    assert push.server.described("another") is None
+
+
+@pytest.mark.parametrize("removal", ["", "NO_SUCH_COLUMN", "name"])
+def test_duplicate_removal_without_keys_or_name_does_nothing(
+    push: Push, table: str, removal: str
+) -> None:
+    push.load(table, ROWS)
+    for keys, rows in ((None, 4), (["id"], 2)):
+        job = push.create(table, "DELTA", keys=keys)
+        push.send(job, ROWS)
+        shown = push.run(job, duplicateRemovalColumn=removal)
+        if keys and removal == "NO_SUCH_COLUMN":
+            assert shown["status"] == "ERROR"
+            continue
+        assert shown["status"] == "DONE"
+        assert push.server.rows(f'SELECT count(*) FROM local."{table}"') == [[str(rows)]]
+
+
+@pytest.mark.parametrize(("kind", "values"), [("INTEGER", ["x"]), ("STRING", [1])])
+def test_a_replace_whose_file_has_another_type_than_declared(
+    push: Push, table: str, kind: str, values: list[Any]
+) -> None:
+    schema = {"columns": [{"columnName": "a", "columnType": kind}]}
+    shown = push.load(table, {"a": values}, status="ERROR", tableSchema=schema)
+    assert "Column a" in shown["logs"][0]
+    assert push.server.described(table) is None
+
+
 def column(**fields: Any) -> dict[str, Any]:
     return {"columns": [{"columnName": "a", "columnType": "STRING"} | fields]}
 

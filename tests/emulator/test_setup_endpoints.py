@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
+
+from celonis_emulator.cli import _named
+from celonis_emulator.ledger import Ledger
+from celonis_emulator.setup import DataJob, Team
+from celonis_emulator.setupfile import BadSetupFile, read_setup
+from celonis_emulator.warehouse import Warehouse
 
 from .conftest import Push, Server, StartServer
 from .test_data_jobs import POOL
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BAD_MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "no such pool": ("nowhere", {"id": "m"}, "pool"),
@@ -33,6 +45,39 @@ BAD_MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+IDS = {
+    **dict.fromkeys(["a", "a-b", "a.b", ".a", "...", "..a", "é", "a:b", "x" * 100], True),
+    **dict.fromkeys(["", ".", "..", "a b", "a\tb", "a/b", "x?y", "a#", "5%", "a\n"], False),
+    **dict.fromkeys(["a\x1f", "a\u00a0b", "x" * 101], False),
+}
+
+
+@pytest.mark.parametrize(("identity", "good"), IDS.items())
+def test_ids_follow_one_rule(
+    shared_server: Server, tmp_path: Path, *, identity: str, good: bool
+) -> None:
+    """Those of calls, of the set-up file, and of the command line."""
+    body = {"id": identity}
+    answer = shared_server.post("/_emulator/pools/other/connections", json=body)
+    assert answer.status_code == (200 if good else 400), answer.text
+    (file := tmp_path / "emulator.yaml").write_text(json.dumps({"pools": [body]}))
+
+    def in_the_file() -> bool:
+        try:
+            return bool(read_setup(file, {}, Team()))
+        except BadSetupFile:
+            return False
+
+    def on_the_command_line() -> bool:
+        try:
+            return _named(identity) == (identity, identity)
+        except argparse.ArgumentTypeError:
+            return False
+
+    assert in_the_file() == good
+    assert on_the_command_line() == good
+
+
 @pytest.mark.parametrize("case", BAD_MODELS)
 def test_models_that_cannot_be_made(shared_server: Server, case: str) -> None:
     pool, body, words = BAD_MODELS[case]
@@ -51,8 +96,11 @@ def test_a_model_has_a_schema_to_itself(start_server: StartServer) -> None:
         answer = post(f"/_emulator/pools{path}", json=body)
         assert answer.status_code == 400
         assert "schema" in answer.json()["errors"][0]["error"]
-    # The file's name means a database.
-    assert post("/_emulator/pools", json={"id": server.database.stem}).status_code == 400
+    # What means a database cannot be a pool; the file's name does not.
+    assert post("/_emulator/pools", json={"id": "_celonis_database"}).status_code == 400
+    assert post("/_emulator/pools", json={"id": server.database.stem}).status_code == 200
+    Push(server, server.database.stem).load("t", {"id": [1]})
+    assert server.rows(f"SELECT * FROM {server.database.stem}.t") == [["1"]]
 
 
 def test_pools_and_connections_can_be_made_at_any_time(start_server: StartServer) -> None:
@@ -89,3 +137,23 @@ def test_jobs_that_cannot_be_made(shared_server: Server, case: str) -> None:
     assert answer.status_code == 400
     assert words in answer.json()["errors"][0]["error"]
     assert shared_server.get(f"{POOL}/jobs/j").status_code == 404
+
+
+def test_a_write_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
+    """What is written after it is kept."""
+    database, chunks = tmp_path / "c.duckdb", tmp_path / "chunks"
+    warehouse = Warehouse(database, chunks)
+    ledger = Ledger(warehouse)
+    ledger.ensure_pool("p", "P")
+    ledger.put_data_job(DataJob("p", "j", "first"))
+    with pytest.raises(duckdb.Error):
+        ledger.put_data_job(DataJob("p", "j", "no text: \ud800"))
+    assert [job.name for job in ledger.data_jobs("p")] == ["first"]
+    ledger.put_data_job(DataJob("p", "k", "second"))
+    ledger.close()
+    warehouse.close()
+    warehouse = Warehouse(database, chunks)
+    ledger = Ledger(warehouse)
+    assert [job.name for job in ledger.data_jobs("p")] == ["first", "second"]
+    ledger.close()
+    warehouse.close()

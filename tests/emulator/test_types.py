@@ -203,6 +203,58 @@ def test_csv_by_its_options(push: Push, table: str) -> None:
     assert rows == [["1234.5", "1000.25", "2024-05-06", "2024-05-06 06:08:09.123", "ä ' ; x"]]
 
 
+@pytest.mark.parametrize(
+    ("date_format", "text", "expected"),
+    [
+        ("yyyy-MM-dd'T'HH:mm:ss.SSSXXX", "2024-01-02T03:04:05.678Z", "2024-01-02 03:04:05.678"),
+        ("yyyy-MM-dd'T'HH:mm:ss.SSSX", "2024-01-02T03:04:05.678Z", "2024-01-02 03:04:05.678"),
+        ("yyyy-MM-dd'T'HH:mm:ssXX", "2024-01-02T03:04:05-0230", "2024-01-02 05:34:05"),
+        ("HH:mmXXX dd.MM.yyyy", "03:04Z 02.01.2024", "2024-01-02 03:04:00"),
+        ("yyyy-MM-dd'T'HH:mm:ss'Z'", "2024-01-02T03:04:05Z", "2024-01-02 03:04:05"),
+        ("d.M.yyyy", "2.1.2024", "2024-01-02 00:00:00"),
+        ("d.M.yyyy", "22.11.2024", "2024-11-22 00:00:00"),
+        ("M/d/yyyy h:mm a", "1/2/2024 3:04 PM", "2024-01-02 15:04:00"),
+        ("H:mm dd.MM.yy", "3:04 02.01.24", "2024-01-02 03:04:00"),
+        ("dd-MMM-yyyy", "02-JAN-2024", "2024-01-02 00:00:00"),
+        ("EEE, d MMMM yyyy", "Tue, 2 January 2024", "2024-01-02 00:00:00"),
+        ("EEEE d MMM uuuu", "Tuesday 2 Jan 2024", "2024-01-02 00:00:00"),
+        ("yyyy-MM-dd HH:mm:ss.S", "2024-01-02 03:04:05.6", "2024-01-02 03:04:05.6"),
+        ("yyyy-MM-dd HH:mm:ss.SS", "2024-01-02 03:04:05.67", "2024-01-02 03:04:05.67"),
+        ("yyyyMMddHHmmss", "20240102030405", "2024-01-02 03:04:05"),
+        ("''yy 100% d.M.", "'24 100% 2.1.", "2024-01-02 00:00:00"),
+    ],
+)
+def test_java_date_formats(
+    push: Push, table: str, date_format: str, text: str, expected: str
+) -> None:
+    content = f'd;e\n"{text}";"{text}"\n'
+    options = {"separatorSequence": ";", "dateFormat": date_format}
+    own = {"columnName": "E", "dateFormat": date_format}
+    both = options | {"additionalColumnOptions": [own]}
+    fields = csv_schema(d="DATETIME", e="DATETIME") | {"csvParsingOptions": both}
+    load_csv(push, table, content.encode(), **fields)
+    assert stored(push, table)[1] == [[expected, expected]]
+
+
+@pytest.mark.parametrize(
+    ("date_format", "named"),
+    [("yyyy-MM-ddTHH:mm", "T"), ("GGG yyyy", "GGG"), ("HH:mm[:ss]", "["), ("yyyy'", "'")],
+)
+def test_date_formats_that_are_not_understood(
+    push: Push, table: str, date_format: str, named: str
+) -> None:
+    own = {"columnName": "d", "dateFormat": date_format}
+    for options, place in (
+        ({"dateFormat": date_format}, "dateFormat"),
+        ({"additionalColumnOptions": [own]}, "additionalColumnOptions.0.dateFormat"),
+    ):
+        answer = push.try_create(table, fileType="CSV", csvParsingOptions=options)
+        assert answer.status_code == 400
+        (error,) = answer.json()["errors"]
+        assert error["attribute"] == f"csvParsingOptions.{place}"
+        assert error["error"].startswith(f"{named} in a date format is not understood")
+
+
 def test_csv_upserts_and_deletes(push: Push, table: str) -> None:
     fields = csv_schema(id="INTEGER") | {"type": "DELTA", "keys": ["ID"]}
     load_csv(push, table, b"id,v\n1,a\n2,b\n1,c\n", **fields)
