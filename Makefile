@@ -7,9 +7,11 @@ VENV := .venv
 TAP_VENV := .venv-tap
 MELTANO_VENV := .venv-meltano
 POSTGRES_TAP_VENV := .venv-tap-postgres
+PIPELINEWISE_TAP_VENV := .venv-tap-pipelinewise-postgres
 TAP_REQUIREMENTS := examples/order_to_cash/tap-requirements.txt
 MELTANO_REQUIREMENTS := tests/meltano/requirements.txt
 POSTGRES_TAP_REQUIREMENTS := tests/databases/tap-requirements.txt
+PIPELINEWISE_TAP_REQUIREMENTS := tests/databases/tap-pipelinewise-requirements.txt
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
@@ -23,10 +25,11 @@ TEST_STAMP := $(VENV)/.installed-for-tests-$(PYTHON_VERSION)
 TAP_STAMP := $(TAP_VENV)/.installed-$(PYTHON_VERSION)
 MELTANO_STAMP := $(MELTANO_VENV)/.installed-$(PYTHON_VERSION)
 POSTGRES_TAP_STAMP := $(POSTGRES_TAP_VENV)/.installed-$(PYTHON_VERSION)
+PIPELINEWISE_TAP_STAMP := $(PIPELINEWISE_TAP_VENV)/.installed-$(PYTHON_VERSION)
 
-# The tests on PostgreSQL, and their tap, are for machines that have its server.
+# The tests on PostgreSQL, and their taps, are for machines that have its server.
 POSTGRES := $(firstword $(shell command -v initdb 2>/dev/null) $(wildcard /usr/lib/postgresql/*/bin/initdb))
-DATABASE_STAMPS := $(if $(POSTGRES),$(POSTGRES_TAP_STAMP))
+DATABASE_STAMPS := $(if $(POSTGRES),$(POSTGRES_TAP_STAMP) $(PIPELINEWISE_TAP_STAMP))
 
 .PHONY: help
 help:
@@ -89,6 +92,17 @@ $(POSTGRES_TAP_STAMP): $(POSTGRES_TAP_REQUIREMENTS) | check-python
 	  elif test -n "$$CI"; then exit 1; \
 	  else echo "The tap cannot be installed here: the tests in tests/databases will be skipped" >&2; fi
 
+# The same for the other tap. It asks for a Python before 3.10, and for packages that have wheels for
+# such only; the file names the nearest ones that have wheels for newer Pythons, so that pip need not
+# look for others. Where these have none either, its tests are skipped, in CI too.
+$(PIPELINEWISE_TAP_STAMP): $(PIPELINEWISE_TAP_REQUIREMENTS) | check-python
+	@echo "Installing PipelineWise's tap for PostgreSQL into $(PIPELINEWISE_TAP_VENV) ..."
+	@$(call make_environment,$(PIPELINEWISE_TAP_VENV))
+	@if $(PIPELINEWISE_TAP_VENV)/bin/python -m pip install -qq --only-binary :all: --no-deps --ignore-requires-python -r $<; \
+	  then touch $@; \
+	  elif test -n "$$CI" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] > (3, 13))'; then exit 1; \
+	  else echo "There are no wheels of PipelineWise's tap for Python $(PYTHON_VERSION): its tests will be skipped" >&2; fi
+
 .PHONY: demo
 demo: check-python
 	@$(MAKE) --silent --no-print-directory -j2 $(DEMO_STAMP) $(TAP_STAMP)
@@ -117,6 +131,7 @@ format: $(TEST_STAMP)
 
 .PHONY: clean
 clean:
-	rm -rf $(VENV) $(TAP_VENV) $(MELTANO_VENV) $(POSTGRES_TAP_VENV) build dist .coverage .coverage.* htmlcov
+	rm -rf $(VENV) $(TAP_VENV) $(MELTANO_VENV) $(POSTGRES_TAP_VENV) $(PIPELINEWISE_TAP_VENV) \
+	  build dist .coverage .coverage.* htmlcov
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

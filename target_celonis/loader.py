@@ -87,6 +87,7 @@ class Loader:
         self._read_rows = 0
         self._said: set[str] = set()
         self._removed: dict[str, StreamReport] = {}
+        self._begun: dict[str, int] = {}
         self._syncing: tuple[str | None] | None = None
         self._failed = False
 
@@ -162,6 +163,11 @@ class Loader:
             return
         self._held(stream, lambda: stream.take(run))
         self._read_rows += len(run.records)
+        begun = self._begun.pop(stream.name, None)
+        if begun is not None:
+            self._ledger.settle(("begun", stream.name))
+            if stream.waits_for_its_end:
+                stream.first_sequence = begun
         self._ledger.pend(stream.name, stream.first_sequence)
         while self._held_bytes > self._buffer_bytes:
             largest = max(self._streams.values(), key=lambda one: one.held_bytes)
@@ -188,8 +194,22 @@ class Loader:
                 if _has_gone_on(stream, message.currently_syncing, sources):
                     stream.end(message.line)
             self._syncing = (message.currently_syncing,)
+        self._note_beginnings(message)
         self._ledger.add_state(message.line, message.value)
         self._release_safe()
+
+    def _note_beginnings(self, message: StateMessage) -> None:
+        """Hold back a state that says a table is about to be sent, until it is known to be loaded.
+
+        Some taps note there already what is true only at the end: that the table was read.
+        """
+        for stream in self._streams.values():
+            begins = message.names_syncing and stream.source == message.currently_syncing
+            if begins and stream.versioned is None and stream.name not in self._begun:
+                self._begun[stream.name] = message.line
+                self._ledger.pend(("begun", stream.name), message.line)
+            elif not begins and self._begun.pop(stream.name, None) is not None:
+                self._ledger.settle(("begun", stream.name))
 
     def activate_version(self, message: ActivateVersionMessage) -> None:
         """Take an ACTIVATE_VERSION: that a stream which was sent in full is whole."""
@@ -290,6 +310,9 @@ class Loader:
             InputError: A stream that overwrites has no proven end; all others were loaded.
             TargetCelonisError: A push failed.
         """
+        for name in list(self._begun):
+            del self._begun[name]
+            self._ledger.settle(("begun", name))
         unproven = []
         ready = []
         for stream in self._streams.values():
@@ -300,9 +323,7 @@ class Loader:
                     stream.name,
                     stream.plan.table,
                 )
-            elif stream.overwrites and not (
-                stream.end_is_proven or stream.settings.trust_end_of_input
-            ):
+            elif stream.rows and self._is_cut_off(stream):
                 unproven.append(stream)
             elif stream.rows:
                 ready.append(stream)
@@ -314,6 +335,18 @@ class Loader:
         self._take_receipts()
         if unproven:
             raise _unproven(unproven)
+
+    def _is_cut_off(self, stream: Stream) -> bool:
+        """Return whether a stream that may replace its table was perhaps not read to its end.
+
+        One that its tap sends in full without ever saying what it reads is an ordinary upsert. But
+        where the tap was in the midst of it, a state could make it go on there in the next run, and
+        call whole what is only the rest.
+        """
+        if stream.end_is_proven or stream.settings.trust_end_of_input:
+            return False
+        in_midst = self._syncing is not None and self._syncing[0] is not None
+        return stream.overwrites or (bool(stream.versioned) and in_midst)
 
     def settle_after_failure(self) -> None:
         """Let what was executed end, count it and release its states; the run has failed."""

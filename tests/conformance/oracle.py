@@ -413,6 +413,7 @@ class Stream:
     first_line: int = 0
     last_line: int = 0
     proven_at: int = 0
+    begun_at: int = 0
     read_under: tuple[str | None] | None = None
     activated_at: int = 0
 
@@ -486,6 +487,10 @@ class Oracle:
         elif kind == "STATE":
             self.states.append((number, members(line)["value"]))
             value = json.loads(message["value"])
+            for each in self.streams.values():
+                # It may say already that a table was read which only comes now.
+                begins = value.get("currently_syncing") == each.name and each.versioned is None
+                each.begun_at = (each.begun_at or number) if begins else 0
             if "currently_syncing" in value:
                 self._syncs(number, value["currently_syncing"])
         elif kind == "ACTIVATE_VERSION" and stream in self.streams:
@@ -562,6 +567,8 @@ class Oracle:
             stream.versioned = full and self.rules.method != "append-only"
         stream.counts.read += 1
         stream.read_under = self.syncing
+        if stream.versioned or self.rules.method == "overwrite":
+            stream.first_line = stream.first_line or stream.begun_at
         stream.first_line = stream.first_line or number
         row = self._row(stream, members(text))
         if stream.versioned and None not in (version, stream.version):
@@ -608,7 +615,9 @@ class Oracle:
         unproven = []
         for stream in self.streams.values():
             proven = stream.proven_at > stream.last_line or self.rules.trust_end_of_input
-            if self.rules.method == "overwrite" and not proven:
+            in_midst = self.syncing is not None and self.syncing[0] is not None
+            in_full = self.rules.method == "overwrite" or (bool(stream.versioned) and in_midst)
+            if in_full and not proven:
                 # Without records there is nothing to prove.
                 unproven += [stream] if stream.rows else []
             else:

@@ -1,4 +1,5 @@
 -- Odd values, in rows with negative ids: one column after the other, the rest of the row is null.
+-- :odd_zoned_times is 0 for a tap that ends at times with zones of half hours, or with microseconds.
 SET search_path TO :schema;
 
 INSERT INTO wide (id) VALUES (-1);
@@ -30,8 +31,10 @@ INSERT INTO wide (c_longtext) VALUES (repeat('ü', 6000)), (repeat('😀', 3000)
 INSERT INTO wide (c_date) VALUES
     ('0001-01-01'), ('9999-12-31'), ('1399-12-31'), ('1582-10-10'), ('1970-01-01'), ('2024-02-29');
 INSERT INTO wide (c_time) VALUES ('00:00'), ('23:59:59.999999'), ('24:00'), ('12:00:00.1');
-INSERT INTO wide (c_timetz) VALUES
-    ('00:00+00'), ('23:59:59.999999-15:59'), ('12:00+05:30'), ('00:00-08');
+INSERT INTO wide (c_timetz) VALUES ('00:00+00'), ('00:00-08');
+\if :odd_zoned_times
+    INSERT INTO wide (c_timetz) VALUES ('23:59:59.999999-15:59'), ('12:00+05:30');
+\endif
 INSERT INTO wide (c_ts) VALUES
     ('0001-01-01 00:00'), ('9999-12-31 23:59:59.999999'), ('1399-12-31 23:59:59.999999'),
     ('1969-12-31 23:59:59.999999'), ('1582-10-10 12:00'), ('2262-04-11 23:47:16.854776'),

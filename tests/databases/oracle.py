@@ -124,7 +124,9 @@ def _boolean(_: Column, value: Any, text: str) -> bool:
     return value
 
 
-def _string(column: Column, value: Any, text: str) -> str:
+def _string(column: Column, value: Any, text: str) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, str) and not column.takes_json_text:
         return _SURROGATE.sub("\ufffd", value)
     return _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
@@ -170,28 +172,41 @@ class Printed:
         columns: By the property's name.
         keys: Of the SCHEMA.
         states: The STATE lines' values, as they were written.
+        activations: The versions in its ACTIVATE_VERSION lines.
+        is_whole: Whether it was sent in full and said so after its last record.
     """
 
     def __init__(self, path: Path, stream: str) -> None:
         self._path = path
         self.stream = stream
-        # This tap writes a record's line so, and nothing else begins like it.
-        self._record = f'{{"type":"RECORD","stream":"{stream}","record":'
+        with path.open(encoding="utf-8") as lines:
+            blank = " " if lines.readline().startswith('{"type": ') else ""
+        # Each tap writes a record's line so, and nothing else begins like it.
+        record = f'{{"type":{blank}"RECORD",{blank}"stream":{blank}"'
+        self._record = f'{record}{stream}",{blank}"record":{blank}'
         self.columns: dict[str, Column] = {}
         self.keys: list[str] = []
         self.states: list[bytes] = []
+        self.activations: list[int] = []
+        self.is_whole = is_incremental = False
         for line in self._lines():
-            if line.startswith('{"type":"RECORD","stream":"'):
+            if line.startswith(record):
+                self.is_whole &= not line.startswith(self._record)
                 continue
             message = {name: text for name, _, text in members(line)}
             if message["type"] == '"STATE"':
                 self.states.append(message["value"].encode())
+            elif json.loads(message["stream"]) != stream:
+                continue
+            elif message["type"] == '"ACTIVATE_VERSION"':
+                self.activations.append(int(message["version"]))
+                self.is_whole = not is_incremental
             else:
                 assert message["type"] == '"SCHEMA"', line
-                if json.loads(message["stream"]) == stream:
-                    self.keys = json.loads(message["key_properties"])
-                    found = json.loads(message["schema"])["properties"]
-                    self.columns = {name: Column.of(name, about) for name, about in found.items()}
+                self.keys = json.loads(message["key_properties"])
+                is_incremental = bool(json.loads(message.get("bookmark_properties", "[]")))
+                found = json.loads(message["schema"])["properties"]
+                self.columns = {name: Column.of(name, about) for name, about in found.items()}
         assert self.columns, f"no SCHEMA of {stream}"
         self._columns = list(self.columns.values())
         self._numbers = {name: number for number, name in enumerate(self.columns)}

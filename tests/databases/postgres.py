@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL server, and the real tap that reads it.
+"""A throw-away PostgreSQL server.
 
 The server is the one that the machine has; it gets a cluster of its own in a temporary directory
 and listens on loopback only. PostgreSQL refuses to run as root, so root lends it to another user.
@@ -14,12 +14,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-TAP = ROOT / ".venv-tap-postgres" / "bin" / "tap-postgres"
 PATIENCE_SECONDS = 60.0
 SERVER_USERS = ("postgres", "nobody")
 SETTINGS = {
@@ -59,8 +57,6 @@ def why_not() -> str | None:
         return "no PostgreSQL server programs (Debian and Ubuntu: apt install postgresql)"
     if os.geteuid() == 0 and _server_user() is None:
         return "PostgreSQL does not run as root, and there is no other user to run it"
-    if not TAP.exists():
-        return f"no {TAP.relative_to(ROOT)}: make test makes it"
     return None
 
 
@@ -148,77 +144,26 @@ class Cluster:
         assert not self._directory.exists()
 
 
-@dataclass
-class Tap:
-    """The real tap on one schema of a cluster.
-
-    Args:
-        directory: Where its settings, its catalog, its state and its log are kept.
-        settings: Of the tap.
-    """
-
-    directory: Path
-    settings: dict[str, Any]
-    _catalog: Path | None = field(default=None, init=False)
-
-    @classmethod
-    def of(cls, cluster: Cluster, directory: Path, schema: str, **settings: Any) -> Tap:
-        """Return the tap for all tables of a schema."""
-        server = {"host": "127.0.0.1", "port": cluster.port, "database": "postgres"}
-        user = {"user": "postgres", "password": "none is asked for"}
-        return cls(directory, {**server, **user, "filter_schemas": [schema], **settings})
-
-    @property
-    def log(self) -> Path:
-        return self.directory / "tap.log"
-
-    def command(self, state: bytes | None = None) -> list[str]:
-        """Return a command line, with the state of an earlier run."""
-        config = self.directory / "tap.json"
-        config.write_text(json.dumps(self.settings))
-        command = [str(TAP), "--config", str(config)]
-        if self._catalog is not None:
-            command += ["--catalog", str(self._catalog)]
-        if state is not None:
-            (self.directory / "state.json").write_bytes(state)
-            command += ["--state", str(self.directory / "state.json")]
-        return command
-
-    def choose(self, method: str, replication_key: str | None = None) -> None:
-        """Discover, and choose a replication method for all streams."""
-        found = subprocess.run(
-            [*self.command(), "--discover"], check=True, capture_output=True, cwd=self.directory
-        )
-        catalog = json.loads(found.stdout)
-        for stream in catalog["streams"]:
-            stream["replication_method"] = method
-            whole = next(m["metadata"] for m in stream["metadata"] if m["breadcrumb"] == [])
-            whole |= {"selected": True, "replication-method": method}
-            if replication_key is not None:
-                stream["replication_key"] = whole["replication-key"] = replication_key
-        self._catalog = self.directory / "catalog.json"
-        self._catalog.write_text(json.dumps(catalog))
-
-
 @dataclass(frozen=True)
 class Source:
-    """A schema of a cluster, and the tap that reads it.
+    """A schema of a cluster.
 
     In statements ``{schema}`` stands for the schema's name.
     """
 
     cluster: Cluster
     schema: str
-    tap: Tap
 
     def stream(self, table: str) -> str:
-        """Return what the tap calls a table."""
+        """Return what the taps call a table."""
         return f"{self.schema}-{table}"
 
-    def run_file(self, name: str, rows: int = 0) -> None:
-        """Run one of the files with SQL beside this one."""
+    def run_file(self, name: str, **variables: int) -> None:
+        """Run one of the files with SQL beside this one; ``variables`` are those it names."""
         text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-        self.cluster.sql(f"\\set schema {self.schema}\n\\set rows {rows}\n{text}")
+        values: dict[str, int | str] = {"schema": self.schema, **variables}
+        sets = "".join(f"\\set {name} {value}\n" for name, value in values.items())
+        self.cluster.sql(sets + text)
 
     def sql(self, statements: str) -> None:
         self.cluster.sql(statements.format(schema=self.schema))

@@ -12,6 +12,7 @@ from .loading import Loading, differences
 
 if TYPE_CHECKING:
     from .postgres import Source
+    from .taps import Tap
 
 # PostgreSQL's expressions, with DuckDB's where it has others
 AGGREGATES: dict[str, dict[str, str]] = {
@@ -45,18 +46,19 @@ AGGREGATES: dict[str, dict[str, str]] = {
 @pytest.mark.parametrize(("table", "rows"), [("wide", 100_000), ("orders", 1_000_000)])
 def test_volume(
     source: Source,
+    tap: Tap,
     loading: Loading,
     capsys: pytest.CaptureFixture[str],
     table: str,
     rows: int,
 ) -> None:
     source.run_file(f"{table}.sql", rows=rows)
-    source.tap.choose("FULL_TABLE")
+    tap.choose("FULL_TABLE")
     begin = time.monotonic()
-    with source.tap.log.open("wb") as log:
-        subprocess.run(source.tap.command(), stdout=subprocess.DEVNULL, stderr=log, check=True)
+    with tap.log.open("wb") as log:
+        subprocess.run(tap.command(), stdout=subprocess.DEVNULL, stderr=log, check=True)
     alone = time.monotonic() - begin
-    loaded = loading.load(source.tap)
+    loaded = loading.load(tap)
     with capsys.disabled():
         print(  # noqa: T201 - what this test is for
             f"\n{rows:,} rows of {table}: {rows / loaded.seconds:,.0f} rows a second "
@@ -67,9 +69,9 @@ def test_volume(
     pairs = AGGREGATES[table].items()
     (there,) = source.json(f"SELECT {_list([one for one, _ in pairs])} FROM {{schema}}.{table}")
     wanted = _list([other or one for one, other in pairs])
-    (found,) = loading.query(f'SELECT {wanted} FROM local."{printed.stream}"')
+    (found,) = loading.tables.query(f'SELECT {wanted} FROM local."{printed.stream}"')
     assert [str(value) for value in found] == [str(value) for value in there]
-    there_in_order = loading.rows(printed, order="id")
+    there_in_order = loading.tables.rows(printed, order="id")
     assert differences(printed, printed.rows_in_order(), there_in_order) == []
 
 
