@@ -409,13 +409,9 @@ def _has_gone_on(stream: Stream, syncing: str | None, sources: set[str]) -> bool
     Some taps name in ``currently_syncing`` an id that is not the stream's name. So a value that is
     no stream's name proves something only if it is not the one under which the last record came.
     """
-    if syncing == stream.source:
-        return False
-    if syncing in sources:
+    if syncing is None or (syncing in sources and syncing != stream.source):
         return True
-    if stream.read_under is None:
-        return syncing is None
-    return stream.read_under != (syncing,)
+    return syncing != stream.source and stream.read_under not in (None, (syncing,))
 
 
 def _shared_table(one: str, other: str, table: str) -> ContractError:

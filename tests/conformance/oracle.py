@@ -501,11 +501,12 @@ class Oracle:
     def _syncs(self, number: int, name: str | None) -> None:
         """Take note of a state that names what the tap reads now.
 
-        It proves the end of another stream, if it is not what was named before its last record.
+        It proves the end of every other stream. A name that is no stream's may be another word for
+        that stream, if it was named before its last record, or if nothing was.
         """
         for each in self.streams.values():
-            known = name is None or name in self.streams or each.read_under is not None
-            if known and each.name != name and each.read_under != (name,):
+            known = name is None or name in self.streams
+            if each.name != name and (known or each.read_under not in (None, (name,))):
                 each.proven_at = number
         self.syncing = (name,)
 
