@@ -219,7 +219,7 @@ class _Slice:
         """Note records that would keep of a deleted row little but its key."""
         if not self._plan.keys:
             return
-        for row in self._rows:
+        for row in [row for row in self._rows if DELETED_AT in row]:
             if _is_deleted(row) and any(
                 column.property_name not in row for column in self._plan.columns
             ):

@@ -163,9 +163,8 @@ class Loader:
             return
         self._held(stream, lambda: stream.take(run))
         self._read_rows += len(run.records)
-        begun = self._begun.pop(stream.name, None)
-        if begun is not None:
-            self._ledger.settle(("begun", stream.name))
+        if stream.name in self._begun:
+            begun = self._end_beginning(stream.name)
             if stream.waits_for_its_end:
                 stream.first_sequence = begun
         self._ledger.pend(stream.name, stream.first_sequence)
@@ -203,13 +202,19 @@ class Loader:
 
         Some taps note there already what is true only at the end: that the table was read.
         """
-        for stream in self._streams.values():
-            begins = message.names_syncing and stream.source == message.currently_syncing
-            if begins and stream.versioned is None and stream.name not in self._begun:
+        named = message.currently_syncing if message.names_syncing else None
+        for name in [n for n in self._begun if self._streams[n].source != named]:
+            self._end_beginning(name)
+        for stream in self._streams.values() if named is not None else ():
+            begins = stream.source == named and stream.versioned is None
+            if begins and stream.name not in self._begun:
                 self._begun[stream.name] = message.line
                 self._ledger.pend(("begun", stream.name), message.line)
-            elif not begins and self._begun.pop(stream.name, None) is not None:
-                self._ledger.settle(("begun", stream.name))
+
+    def _end_beginning(self, name: str) -> int:
+        """Hold no state back any more for the beginning of a stream; return that state's number."""
+        self._ledger.settle(("begun", name))
+        return self._begun.pop(name)
 
     def activate_version(self, message: ActivateVersionMessage) -> None:
         """Take an ACTIVATE_VERSION: that a stream which was sent in full is whole."""
@@ -311,8 +316,7 @@ class Loader:
             TargetCelonisError: A push failed.
         """
         for name in list(self._begun):
-            del self._begun[name]
-            self._ledger.settle(("begun", name))
+            self._end_beginning(name)
         unproven = []
         ready = []
         for stream in self._streams.values():

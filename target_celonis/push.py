@@ -30,7 +30,6 @@ from target_celonis.celonis import (
 from target_celonis.clock import Clock, Deadline, StoppedError
 from target_celonis.contract import (
     ListedColumn,
-    Terms,
     check_outcome,
     cut_lengths,
     fitted,
@@ -122,14 +121,13 @@ class DataPush:
         rows = sum(chunk.rows for chunk in merged.chunks)
         if not keeps_table and rows and is_there is not False:
             refuse_shrinking(plan.table, rows, self._notes.rows(plan.table), self._config)
-        push = OpenPush(task, (), merged, agreed, length_verified=listing.tables is not None)
-        if keeps_table and is_there and listed is None:
-            push.length_verified = False
+        unlisted = is_there is None or (is_there and keeps_table and listed is None)
+        push = OpenPush(task, (), merged, agreed, length_verified=not unlisted)
         if rows:
             replaces = not keeps_table or (
                 is_there is False
                 and self._config.create_missing_table == "replace"
-                and plan.table.casefold() not in self._made
+                and not self._was_made(plan)
             )
             job_type = JobType.REPLACE if replaces else JobType.DELTA
             self._create(push, plan, job_type, merged.chunks, deletes=False)
@@ -247,9 +245,8 @@ class DataPush:
             self._made.add(plan.table.casefold())
         if any(job.type is JobType.REPLACE for job in push.jobs):
             self._notes.replaced(plan.table, receipt.loaded_rows)
-        agreed: Terms = push.terms
-        if (agreed.new or agreed.widened) and receipt.loaded_rows:
-            check_outcome(plan, agreed, self._celonis.columns(plan.table))
+        if (push.terms.new or push.terms.widened) and receipt.loaded_rows:
+            check_outcome(plan, push.terms, self._celonis.columns(plan.table))
         return receipt
 
     def _carry_out(self, table: str, job: OpenJob) -> None:

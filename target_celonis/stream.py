@@ -261,8 +261,7 @@ class Stream:
             run, self.plan, self.notes, deletes=self.deletes, refuse_long=refuse_long
         ):
             if deleted is not None and self._writer is not None and not self._marks_deleted:
-                self._chunks += self._writer.finish()
-                self._writer = None
+                self.close_writer()  # no record waits any more
             if self._writer is None:
                 self._writer = self._open_writer(marks_deleted=deleted is not None)
             self._writer.add(with_marks(batch, deleted) if self._marks_deleted else batch)
