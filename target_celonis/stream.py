@@ -17,8 +17,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from target_celonis.batch import SLICE_ROWS, Notes, convert, with_marks
-from target_celonis.merge import merge
+from target_celonis.celonis import JobType
 from target_celonis.report import StreamReport
+from target_celonis.route import PushTask, merge_task
 from target_celonis.spool import Chunk, ChunkWriter, RunDirectory
 from target_celonis.stream_rules import LoadMethod, StreamSettings
 from target_celonis.table import TablePlan, changes_keys, widen
@@ -218,14 +219,10 @@ class Stream:
         self.close_writer()
         if not self.plan.keys or not self._chunks:
             return
-        merged = merge(
-            self._chunks,
-            self.plan,
-            self._run_directory.table_directory(f"{self.plan.table}-merged"),
-            keyed=True,
-            chunk_limit_bytes=self._config.chunk_size_bytes,
-            timestamp_encoding=self._config.timestamp_encoding,
-        )
+        directory = self._run_directory.table_directory(f"{self.plan.table}-merged")
+        chunks = tuple(self._chunks)
+        task = PushTask(self.plan, JobType.REPLACE, chunks, directory, self.rows)
+        merged = merge_task(task, self.plan, self._config, {})
         self.report.merged += merged.superseded_rows
         deleted = sum(chunk.rows for chunk in merged.deleted)
         self.report.deleted += deleted
