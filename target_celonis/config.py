@@ -116,9 +116,13 @@ class Config:
     checkpoint_interval_seconds: float
     memory_limit_bytes: int
     spool_dir: Path | None
+    spool_limit_bytes: int | None
     parallel_uploads: int
+    submits_per_hour: int
+    on_submit_limit: str
     wait_timeout_seconds: float
     signal_grace_seconds: float
+    report_path: Path | None
 
     @property
     def embedded(self) -> bool:
@@ -244,9 +248,13 @@ def parse(
         checkpoint_interval_seconds=given["checkpoint_interval_minutes"] * 60.0,
         memory_limit_bytes=given["memory_limit_mb"] * 1_000_000,
         spool_dir=Path(given["spool_dir"]) if given["spool_dir"] else None,
+        spool_limit_bytes=_gigabytes(given["spool_limit_gb"]),
         parallel_uploads=given["parallel_uploads"],
+        submits_per_hour=given["submits_per_hour"],
+        on_submit_limit=given["on_submit_limit"],
         wait_timeout_seconds=given["wait_timeout_minutes"] * 60.0,
         signal_grace_seconds=given["signal_grace_seconds"],
+        report_path=Path(given["report_path"]) if given["report_path"] else None,
     )
 
 
@@ -453,6 +461,10 @@ def _names_of_tables(names: Sequence[Any]) -> tuple[str, ...]:
             "TC-SETTINGS-03", "The setting `allow_shrink` must be a list of names of tables."
         )
     return tuple(names)
+
+
+def _gigabytes(number: float | None) -> int | None:
+    return None if number is None else int(number * 1_000_000_000)
 
 
 def _prefix(text: str) -> str | None:

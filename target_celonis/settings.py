@@ -290,12 +290,35 @@ SETTINGS: tuple[Setting, ...] = (
         "the directory for temporary files.",
     ),
     Setting(
+        "spool_limit_gb",
+        "number",
+        "How much may wait on disk, in gigabytes; default: 80 % of what is free at the start. Before "
+        "it is full, streams that append or upsert are pushed early.",
+        minimum=0.01,
+    ),
+    Setting(
         "parallel_uploads",
         "integer",
         "Chunks that are uploaded at the same time.",
         default=4,
         minimum=1,
         maximum=32,
+    ),
+    Setting(
+        "submits_per_hour",
+        "integer",
+        "Push jobs that the runs of this machine may execute in a full UTC hour; Celonis allows a "
+        "team 250, all its clients together.",
+        default=200,
+        minimum=1,
+        maximum=250,
+    ),
+    Setting(
+        "on_submit_limit",
+        "string",
+        "When they are used up: `wait` for the next hour, or `fail`.",
+        default="wait",
+        options=("wait", "fail"),
     ),
     Setting(
         "wait_timeout_minutes",
@@ -310,6 +333,11 @@ SETTINGS: tuple[Setting, ...] = (
         "After SIGTERM or SIGINT: how long to wait for a push job that was executed already.",
         default=20,
         minimum=0,
+    ),
+    Setting(
+        "report_path",
+        "string",
+        "File for a report of the run as JSON (see docs/report.md).",
     ),
 )
 

@@ -73,14 +73,19 @@ EVERY_SETTING: dict[str, tuple[Any, Any, str, Any]] = {
     "checkpoint_interval_minutes": (0, 0, "0.5", 30.0),
     "memory_limit_mb": (64, 64_000_000, "65", 65_000_000),
     "spool_dir": ("/a", Path("/a"), "/b", Path("/b")),
+    "spool_limit_gb": (0.5, 500_000_000, "20", 20_000_000_000),
     "parallel_uploads": (1, 1, "32", 32),
+    "submits_per_hour": (1, 1, "250", 250),
+    "on_submit_limit": ("wait", "wait", "fail", "fail"),
     "wait_timeout_minutes": (0.01, 0.6, "2", 120.0),
     "signal_grace_seconds": (0, 0, "1.5", 1.5),
+    "report_path": ("a.json", Path("a.json"), "b.json", Path("b.json")),
 }
 FIELDS = {
     "chunk_size_mb": "chunk_size_bytes",
     "checkpoint_interval_minutes": "checkpoint_interval_seconds",
     "memory_limit_mb": "memory_limit_bytes",
+    "spool_limit_gb": "spool_limit_bytes",
     "wait_timeout_minutes": "wait_timeout_seconds",
 }
 
