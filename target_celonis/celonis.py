@@ -89,10 +89,17 @@ class PushJob:
 
 @dataclass(frozen=True)
 class PoolTable:
-    """A table of the pool; ``connection_id`` is None in the global schema."""
+    """A table of the pool.
+
+    Attributes:
+        name: Its name.
+        connection_id: Its data connection; None in the global schema.
+        kind: TABLE or VIEW, where Celonis says so.
+    """
 
     name: str
     connection_id: str | None
+    kind: str | None = None
 
 
 class Celonis:
@@ -113,6 +120,11 @@ class Celonis:
         self.connection_id = connection_id
         self._pool = f"/integration/api/pools/{quote(pool_id, safe='')}"
         self._jobs = push_jobs_path(push_prefix, pool_id)
+
+    @property
+    def http(self) -> Http:
+        """The signed session, for other calls about the pool."""
+        return self._http
 
     @property
     def pool_link(self) -> str:
@@ -180,7 +192,9 @@ class Celonis:
         if answer.status == HTTPStatus.FORBIDDEN:
             return None
         entries = _list_of_objects(expect(answer, "list the tables of the data pool"))
-        return [PoolTable(str(e.get("name")), e.get("dataSourceId")) for e in entries]
+        return [
+            PoolTable(str(e.get("name")), e.get("dataSourceId"), e.get("type")) for e in entries
+        ]
 
     def columns(self, table: str) -> list[ListedColumn] | None:
         """Return a table's columns; None when the key may not list them."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class StoppedError(Exception):
@@ -132,3 +135,11 @@ class Deadline:
     def passed(self) -> bool:
         """Return whether the moment has come."""
         return self._clock.monotonic() >= self._end
+
+
+def growing_pauses(first_seconds: float, longest_seconds: float) -> Iterator[float]:
+    """Yield pauses that grow by half from one to the next."""
+    pause = first_seconds
+    while True:
+        yield pause
+        pause = min(pause * 1.5, longest_seconds)

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import itertools
 import json
-import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from target_celonis.browser_ids import POOL, id_of
 from target_celonis.errors import SettingsError
+from target_celonis.publish_rules import (
+    DataJobRule,
+    DataModelRule,
+    data_job_rules,
+    data_model_rules,
+)
 from target_celonis.settings import SETTINGS, Setting
 from target_celonis.stream_rules import LoadMethod, StreamRule, StreamSettings, stream_rule
 
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 EMBEDDED_POOL_ID = "local"
 ENVIRONMENT_PREFIX = "TARGET_CELONIS_"
-_POOL_PATH_MARKERS = ("pools", "data-pools")
 
 
 class Secret:
@@ -120,6 +124,10 @@ class Config:
     parallel_uploads: int
     submits_per_hour: int
     on_submit_limit: str
+    data_jobs: tuple[DataJobRule, ...]
+    data_models: tuple[DataModelRule, ...]
+    publish_on: str
+    wait_for_publish: bool
     wait_timeout_seconds: float
     signal_grace_seconds: float
     report_path: Path | None
@@ -128,6 +136,11 @@ class Config:
     def embedded(self) -> bool:
         """Whether this run brings its own Celonis."""
         return self.base_url == EMBEDDED
+
+    @property
+    def publishes(self) -> bool:
+        """Whether there is a data job to execute or a data model to reload."""
+        return bool(self.data_jobs or self.data_models)
 
     def for_stream(self, stream: str) -> StreamSettings:
         """Apply the first rule that matches ``stream``."""
@@ -217,11 +230,12 @@ def parse(
         )
         for name in ("data_pool_id", *credentials):
             _require(given, name, "With `base_url: embedded` the target runs without a Celonis.")
+    pool_id = _pool_id(given["data_pool_id"] or "")
     return Config(
         base_url=base_url,
         embedded_database=Path(given["embedded_database"]),
         embedded_config=Path(given["embedded_config"]) if given["embedded_config"] else None,
-        data_pool_id=_pool_id(given["data_pool_id"]),
+        data_pool_id=pool_id,
         connection_id=given["connection_id"] or None,
         auth_method=method,
         api_key=Secret(given["api_key"]) if given["api_key"] else None,
@@ -252,6 +266,10 @@ def parse(
         parallel_uploads=given["parallel_uploads"],
         submits_per_hour=given["submits_per_hour"],
         on_submit_limit=given["on_submit_limit"],
+        data_jobs=data_job_rules(given["data_jobs"], pool_id),
+        data_models=data_model_rules(given["data_models"], pool_id),
+        publish_on=given["publish_on"],
+        wait_for_publish=given["wait_for_publish"],
         wait_timeout_seconds=given["wait_timeout_minutes"] * 60.0,
         signal_grace_seconds=given["signal_grace_seconds"],
         report_path=Path(given["report_path"]) if given["report_path"] else None,
@@ -444,15 +462,7 @@ def _pool_id(text: str) -> str:
     if "/" not in text:
         return text
     _base_url(text, "data_pool_id")
-    parts = [part for part in re.split(r"[/?#]+", text) if part]
-    for marker, following in itertools.pairwise(parts):
-        if marker in _POOL_PATH_MARKERS:
-            return following
-    raise SettingsError(
-        "TC-SETTINGS-03",
-        "The setting `data_pool_id` holds an address without a pool's id.",
-        "Open the data pool in Celonis and copy the address, or the id that follows /pools/ in it.",
-    )
+    return id_of(text, POOL, "The setting `data_pool_id`")
 
 
 def _names_of_tables(names: Sequence[Any]) -> tuple[str, ...]:

@@ -56,6 +56,8 @@ class RecordRun:
         message_line: Line of the BATCH message that names the file.
         read_to: Sequence number of the last record read, where a stream map may have left it out.
         is_removed: Whether a stream map leaves out the whole stream.
+        last_extracted: JSON text of the ``time_extracted`` of the last record of several runs, in
+            the run that this record is in.
     """
 
     stream: str
@@ -70,6 +72,7 @@ class RecordRun:
     message_line: int = 0
     read_to: int = 0
     is_removed: bool = False
+    last_extracted: bytes = field(default=b"", compare=False)
 
     @property
     def first_sequence(self) -> int:
@@ -254,6 +257,7 @@ class _Parser:
         """
         runs: list[RecordRun] = []
         newest: dict[str, RecordRun] = {}
+        run = record = None
         while lines:
             line = lines.pop()
             self.line += 1
@@ -273,9 +277,12 @@ class _Parser:
                 run.surrogates += surrogates
                 if self._keep_time_extracted:
                     run.time_extracted.append(bytes(message.time_extracted) or _NULL)
+                record = message
                 continue
+            if run is not None and record is not None:
+                run.last_extracted = bytes(record.time_extracted)
             yield from runs
-            runs, newest = [], {}
+            runs, newest, run, record = [], {}, None, None
             if kind == "STATE" and text not in line:
                 raise InputError(
                     "TC-INPUT-03",
@@ -283,6 +290,8 @@ class _Parser:
                     "as it is.",
                 )
             yield self._other(kind, message)
+        if run is not None and record is not None:
+            run.last_extracted = bytes(record.time_extracted)
         yield from runs
 
     def _decode(self, line: bytes, *, last: bool) -> tuple[_Envelope, bytes, int, int]:

@@ -1,4 +1,4 @@
-"""What can be known before the first line is read: that the key, the pool and the connection fit.
+"""What can be known before the first line is read: that the key, the pool and what is in it fit.
 
 Hides how a kind of key and a path prefix are found out by asking. Guarantees: a run that passes has
 a ``Celonis`` that it may push through; one that does not fails with an ``AccessError`` or a
@@ -16,6 +16,8 @@ from target_celonis.auth import KeyAuth, OAuth, candidates
 from target_celonis.celonis import Celonis, push_jobs_path
 from target_celonis.errors import AccessError
 from target_celonis.http import Http, Signature, expect
+from target_celonis.publish_plan import named_tables
+from target_celonis.publishing_api import Publishing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,14 +57,9 @@ def preflight(
     Raises:
         AccessError: The key is refused, or the pool or the connection is unknown to it.
         RemoteError: Nothing answers, or not as Celonis does.
+        SettingsError: A table is named that its data model has not.
     """
-    signatures: list[Signature] = []
-    if key is not None:
-        method = "auto" if config.embedded else config.auth_method  # its key is none of the user's
-        signatures += [KeyAuth(m, key, http.base_url) for m in candidates(method)]
-    elif config.oauth is not None:
-        signatures.append(OAuth(config.oauth, http, clock))
-    signature, prefix = _find_way_in(http, config, signatures)
+    signature, prefix = _find_way_in(http, config, _signatures(http, config, key, clock))
     celonis = Celonis(http, config.data_pool_id, config.connection_id, prefix)
     checks += [
         Check("Celonis answers", http.base_url),
@@ -72,7 +69,69 @@ def preflight(
     ]
     if config.connection_id is not None:
         checks.append(_check_connection(celonis, config.connection_id))
+    check_publishing(celonis, config, checks)
     return celonis
+
+
+def preflight_to_publish(
+    http: Http, config: Config, key: Secret | None, clock: Clock, checks: list[Check]
+) -> Celonis:
+    """Find out how to speak to the pool, and whether the key may see what is to be published.
+
+    Arguments and faults are those of ``preflight``; the key need not be able to push.
+    """
+    api = Publishing(http, config.data_pool_id)
+    statuses: list[int] = []
+    for signature in _signatures(http, config, key, clock):
+        http.authorize(signature)
+        answer = api.probe(
+            next((rule.id for rule in config.data_jobs), None),
+            next((rule.id for rule in config.data_models), None),
+        )
+        statuses.append(answer.status)
+        if answer.status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            break
+    if set(statuses) == {HTTPStatus.UNAUTHORIZED}:
+        raise _no_way_in(statuses, config, lacks_scope=False)
+    checks += [
+        Check("Celonis answers", http.base_url),
+        Check("log-in is accepted", f"as {signature.kind}"),
+    ]
+    prefix = config.data_push_prefix or limits.DATA_PUSH_PREFIXES[0]
+    celonis = Celonis(http, config.data_pool_id, config.connection_id, prefix)
+    check_publishing(celonis, config, checks)
+    return celonis
+
+
+def check_publishing(celonis: Celonis, config: Config, checks: list[Check]) -> None:
+    """Look at the data jobs and data models that are configured.
+
+    Raises:
+        AccessError: One is unknown, or the key may not look at it.
+        SettingsError: A table is named that its data model has not.
+    """
+    api = Publishing(celonis.http, celonis.pool_id)
+    for job_rule in config.data_jobs:
+        job = api.get_data_job(job_rule.id)
+        checks.append(Check("data job", f"{job.name}, mode {job_rule.mode}, {_stands(job.status)}"))
+    for rule in config.data_models:
+        model = api.get_model(rule.id)
+        named_tables(rule, model)
+        status = api.load_info(rule.id).status
+        found = f"{model.name}, {len(model.tables)} tables, reload {rule.reload}, {_stands(status)}"
+        checks.append(Check("data model", found))
+
+
+def _stands(status: str | None) -> str:
+    return "never run" if status is None else f"last run {status}"
+
+
+def _signatures(http: Http, config: Config, key: Secret | None, clock: Clock) -> list[Signature]:
+    """Return the ways to log in that may be the right one."""
+    if key is not None:
+        method = "auto" if config.embedded else config.auth_method  # its key is none of the user's
+        return [KeyAuth(m, key, http.base_url) for m in candidates(method)]
+    return [] if config.oauth is None else [OAuth(config.oauth, http, clock)]
 
 
 def _find_way_in(

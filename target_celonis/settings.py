@@ -292,8 +292,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "spool_limit_gb",
         "number",
-        "How much may wait on disk, in gigabytes; default: 80 % of what is free at the start. Before "
-        "it is full, streams that append or upsert are pushed early.",
+        "How much may wait on disk, in gigabytes; default: 80 % of what is free at the start. "
+        "Before it is full, streams that append or upsert are pushed early.",
         minimum=0.01,
     ),
     Setting(
@@ -321,9 +321,37 @@ SETTINGS: tuple[Setting, ...] = (
         options=("wait", "fail"),
     ),
     Setting(
+        "data_jobs",
+        "array",
+        "Data jobs to execute, in order, when all is loaded: objects with `id` (or the address the "
+        "browser shows) and `mode`, `DELTA` (the default) or `FULL` (see docs/publish.md).",
+        default=[],
+    ),
+    Setting(
+        "data_models",
+        "array",
+        "Data models to reload then: objects with `id` (or the address), `reload` (`auto`, "
+        "`partial` or `complete`) and, for a partial reload, `tables`.",
+        default=[],
+    ),
+    Setting(
+        "publish_on",
+        "string",
+        "When to execute data jobs and reload data models: after runs with `changes`, those owed "
+        "from earlier runs too, or `always`.",
+        default="changes",
+        options=("changes", "always"),
+    ),
+    Setting(
+        "wait_for_publish",
+        "boolean",
+        "Wait for the end of the last step; otherwise it is triggered and left.",
+        default=True,
+    ),
+    Setting(
         "wait_timeout_minutes",
         "number",
-        "How long one push job may take once it was executed.",
+        "How long one push job, data job or reload of a data model may take once it was executed.",
         default=120,
         minimum=0.01,
     ),

@@ -7,18 +7,15 @@ tables.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from target_celonis import limits
 from target_celonis.errors import SettingsError
 from target_celonis.kinds import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+from target_celonis.rule_keys import FLAG, NAMES, TEXT, Key, checked, one_of
 
 
 class LoadMethod(StrEnum):
@@ -93,7 +90,7 @@ def stream_rule(rule: Any, index: int) -> StreamRule:  # unchecked JSON
     where = f"`streams[{index}]`"
     if not isinstance(rule, dict) or not isinstance(rule.get("match"), str):
         raise SettingsError("TC-SETTINGS-03", f"{where} must be an object with a `match` pattern.")
-    given = _checked(rule, _STREAM_KEYS, where)
+    given = checked(rule, _STREAM_KEYS, where)
     columns = given.pop("columns", {})
     return StreamRule(
         **given,
@@ -107,7 +104,7 @@ def stream_rule(rule: Any, index: int) -> StreamRule:  # unchecked JSON
 def _column_rule(pattern: str, rule: Any, where: str) -> ColumnRule:  # unchecked JSON
     if not isinstance(rule, dict):
         raise SettingsError("TC-SETTINGS-03", f"{where} must be an object.")
-    given = _checked(rule, _COLUMN_KEYS, where)
+    given = checked(rule, _COLUMN_KEYS, where)
     if given.get("name") and _is_wild(pattern):
         raise SettingsError(
             "TC-SETTINGS-03",
@@ -126,58 +123,22 @@ def _is_wild(pattern: str) -> bool:
     return bool(set("*?") & set(pattern))
 
 
-@dataclass(frozen=True)
-class _Key:
-    """A key of a rule: what values it may have, and what they become."""
-
-    wanted: str
-    fits: Callable[[Any], bool]
-    becomes: Callable[[Any], Any] = lambda value: value
-
-
-def _names(options: Sequence[str]) -> str:
-    return "one of " + ", ".join(f"`{option}`" for option in options)
-
-
-_FLAG = _Key("true or false", lambda value: isinstance(value, bool))
-_TEXT = _Key("a text", lambda value: isinstance(value, str) and bool(value.strip()))
-_STREAM_KEYS: dict[str, _Key] = {
-    "match": _TEXT,
-    "table": _TEXT,
-    "load_method": _Key(
-        _names(tuple(LoadMethod)), lambda value: value in tuple(LoadMethod), LoadMethod
+_STREAM_KEYS: dict[str, Key] = {
+    "match": TEXT,
+    "table": TEXT,
+    "load_method": Key(
+        one_of(tuple(LoadMethod)), lambda value: value in tuple(LoadMethod), LoadMethod
     ),
-    "key_properties": _Key(
-        "a list of names",
-        lambda value: isinstance(value, list) and all(isinstance(key, str) for key in value),
-        tuple,
-    ),
-    "trust_end_of_input": _FLAG,
-    "columns": _Key("an object of rules by property name", lambda value: isinstance(value, dict)),
+    "key_properties": NAMES,
+    "trust_end_of_input": FLAG,
+    "columns": Key("an object of rules by property name", lambda value: isinstance(value, dict)),
 }
-_COLUMN_KEYS: dict[str, _Key] = {
-    "type": _Key(_names(tuple(Kind)), lambda value: value in tuple(Kind), Kind),
-    "length": _Key(
+_COLUMN_KEYS: dict[str, Key] = {
+    "type": Key(one_of(tuple(Kind)), lambda value: value in tuple(Kind), Kind),
+    "length": Key(
         f"a whole number from 1 to {limits.LONGEST_DECLARED_STRING}",
         lambda value: type(value) is int and 1 <= value <= limits.LONGEST_DECLARED_STRING,
     ),
-    "name": _TEXT,
-    "drop": _FLAG,
+    "name": TEXT,
+    "drop": FLAG,
 }
-
-
-def _checked(rule: Mapping[str, Any], keys: Mapping[str, _Key], where: str) -> dict[str, Any]:
-    """Return a rule's values by key, those that are null left out."""
-    values = {}
-    for name, value in rule.items():
-        if name not in keys:
-            near = difflib.get_close_matches(name, keys, n=1)
-            hint = f"Did you mean `{near[0]}`?" if near else ""
-            raise SettingsError("TC-SETTINGS-02", f"{where} holds the unknown key `{name}`.", hint)
-        if value is None:
-            continue
-        key = keys[name]
-        if not key.fits(value):
-            raise SettingsError("TC-SETTINGS-03", f"`{name}` in {where} must be {key.wanted}.")
-        values[name] = key.becomes(value)
-    return values

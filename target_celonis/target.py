@@ -24,6 +24,7 @@ from singer_sdk.singerlib.encoding.base import GenericSingerReader
 from singer_sdk.sinks import Sink
 
 from target_celonis.batchfiles import with_batch_files
+from target_celonis.changes import Changes
 from target_celonis.clock import StoppedError, SystemClock
 from target_celonis.config import Config, parse, read_files
 from target_celonis.dry_run import DryRun, plan_lines
@@ -49,7 +50,10 @@ from target_celonis.messages import (
     StateMessage,
     read_messages,
 )
-from target_celonis.preflight import Check, preflight
+from target_celonis.preflight import Check, preflight, preflight_to_publish
+from target_celonis.publish import Publisher, publisher
+from target_celonis.publish_command import NAME as PUBLISH
+from target_celonis.publish_command import publish_command
 from target_celonis.push import DataPush
 from target_celonis.pusher import Pusher
 from target_celonis.report import closing_table
@@ -60,6 +64,7 @@ from target_celonis.table_notes import TableNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from target_celonis.celonis import Celonis
     from target_celonis.route import PushRoute
@@ -83,6 +88,7 @@ class _Run:
         self._config = config
         self._clock = SystemClock()
         self._signals = Signals(self._clock)
+        self._changes = Changes()
 
     def check(self) -> None:
         """Only look whether a load could begin; print what was looked at."""
@@ -105,10 +111,46 @@ class _Run:
             raise _no_stdout()
         with self._signals.installed(), self._opened([]) as (directory, celonis):
             notes = TableNotes(directory.path.parent, self._place())
-            route = DataPush(celonis, self._config, self._clock, notes)
-            seen = self._load_through(route, directory, file, _print_state)
+            route: PushRoute = DataPush(celonis, self._config, self._clock, notes)
+            with self._publisher(directory, celonis) as publishes:
+                self._changes = publishes.changes
+                route = publishes.watch(route)
+                seen = self._load_through(route, directory, file, _print_state)
+                with self._heard():
+                    publishes.publish()
             logger.info("%s", self._where_to_look(celonis))
             return seen
+
+    def publish(self, tables: tuple[str, ...]) -> None:
+        """Execute the data jobs and reload the data models, without a load before them.
+
+        Args:
+            tables: Tables that changed, besides those that are noted.
+
+        Raises:
+            TargetCelonisError: One of them failed.
+        """
+        with (
+            self._signals.installed(),
+            self._opened([], preflight_to_publish) as (directory, celonis),
+            self._publisher(directory, celonis) as publishes,
+            self._heard(),
+        ):
+            publishes.publish(tables, is_asked_for=True)
+
+    def _publisher(
+        self, directory: RunDirectory, celonis: Celonis
+    ) -> AbstractContextManager[Publisher]:
+        spool_dir = directory.path.parent
+        return publisher(celonis, self._config, self._clock, spool_dir, self._place())
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """Turn a wait that was cut short into the end that the signal asks for."""
+        try:
+            yield
+        except StoppedError:
+            raise self._signal_error() from None
 
     def plan(self, file: IO[Any] | None) -> None:
         """Do everything but speak to Celonis, and print what would be pushed.
@@ -173,7 +215,9 @@ class _Run:
         return f"To see the tables: celonis-emulator tables --database {database}"
 
     @contextmanager
-    def _opened(self, checks: list[Check]) -> Iterator[tuple[RunDirectory, Celonis]]:
+    def _opened(
+        self, checks: list[Check], enter: Callable[..., Celonis] = preflight
+    ) -> Iterator[tuple[RunDirectory, Celonis]]:
         """Open the run directory and the way to Celonis, and check what can be known early."""
         directory = RunDirectory(self._config.spool_dir)
         embedded: EmbeddedCelonis | None = None
@@ -191,10 +235,8 @@ class _Run:
                 self._config.ca_bundle,
                 None if self._config.embedded else self._config.proxy,
             ) as http:
-                try:
-                    celonis = preflight(http, self._config, key, self._clock, checks)
-                except StoppedError:
-                    raise self._signal_error() from None
+                with self._heard():
+                    celonis = enter(http, self._config, key, self._clock, checks)
                 yield directory, celonis
         finally:
             if embedded is not None:
@@ -222,6 +264,8 @@ class _Run:
             elif not isinstance(message, Idle):
                 name, method = take[type(message)]
                 seen[name] += len(message.records) if isinstance(message, RecordRun) else 1
+                if isinstance(message, RecordRun) and message.last_extracted:
+                    self._changes.note_extraction(message.last_extracted)
                 for changed in mapped(message, mapper):
                     method(changed)
             loader.tick()
@@ -409,6 +453,7 @@ class TargetCelonis(Target):
         """Return the SDK's command with our options."""
         command = super().get_singer_command()
         command.help = "Load Singer streams from standard input into a Celonis data pool."
+        command.epilog = "target-celonis publish executes data jobs and reloads data models alone."
         for param in command.params:
             if param.name == "file_input":
                 param.type = click.File("rb")
@@ -431,8 +476,14 @@ class TargetCelonis(Target):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        TargetCelonis.cli.main(arguments, standalone_mode=False)
+        if arguments[:1] == [PUBLISH]:
+            command = publish_command(lambda config, tables: _Run(config).publish(tables))
+            name = f"target-celonis {PUBLISH}"
+            command.main(arguments[1:], prog_name=name, standalone_mode=False)
+        else:
+            TargetCelonis.cli.main(arguments, standalone_mode=False)
     except click.exceptions.Exit as ended:
         return int(ended.exit_code)
     except click.ClickException as error:

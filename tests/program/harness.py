@@ -172,6 +172,20 @@ class Emulator:
     def requests(self) -> dict[tuple[str, str], int]:
         return {(r["method"], r["path"]): r["count"] for r in self._ask("GET", "requests")}
 
+    def make(self, what: str, **body: Any) -> None:
+        """Make a data model or data job of the pool, or replace the one with the id."""
+        self._ask("POST", f"pools/local/{what}", json=body)
+
+    def fault(self, *faults: dict[str, Any]) -> None:
+        """Have calls meet faults, from now on."""
+        self._ask("POST", "faults", json=list(faults))
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Call the API of Celonis itself."""
+        return self.session.request(
+            method, self.url + path, timeout=PATIENCE_SECONDS, **options
+        )
+
     def stop(self) -> None:
         self.session.close()
         self.process.terminate()
@@ -349,7 +363,7 @@ class Target:
             assert ended.last_words.startswith("target-celonis: [TC-")
             assert "Traceback" not in ended.err
         # Nothing of a run stays but what the next one is to know of tables.
-        assert {path.name for path in self.spool.glob("*")} <= {"tables"}
+        assert {path.name for path in self.spool.glob("*")} <= {"tables", "publish"}
 
     def runs_in_spool(self) -> list[Path]:
         return sorted(self.spool.glob("run-*"))

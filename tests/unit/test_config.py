@@ -13,6 +13,7 @@ import pytest
 
 from target_celonis.config import Secret, is_loopback, parse, read_files
 from target_celonis.errors import SettingsError
+from target_celonis.publish_rules import DataJobRule, DataModelRule, JobMode, Reload
 from target_celonis.settings import SETTINGS, Setting, json_schema
 from target_celonis.stream_rules import LoadMethod
 
@@ -77,6 +78,20 @@ EVERY_SETTING: dict[str, tuple[Any, Any, str, Any]] = {
     "parallel_uploads": (1, 1, "32", 32),
     "submits_per_hour": (1, 1, "250", 250),
     "on_submit_limit": ("wait", "wait", "fail", "fail"),
+    "data_jobs": (
+        [{"id": "a"}],
+        (DataJobRule("a", JobMode.DELTA),),
+        '[{"id": "b", "mode": "FULL"}]',
+        (DataJobRule("b", JobMode.FULL),),
+    ),
+    "data_models": (
+        [{"id": "a"}],
+        (DataModelRule("a", Reload.AUTO),),
+        '[{"id": "b", "reload": "partial", "tables": ["t"]}]',
+        (DataModelRule("b", Reload.PARTIAL, ("t",)),),
+    ),
+    "publish_on": ("changes", "changes", "always", "always"),
+    "wait_for_publish": (True, True, "false", False),
     "wait_timeout_minutes": (0.01, 0.6, "2", 120.0),
     "signal_grace_seconds": (0, 0, "1.5", 1.5),
     "report_path": ("a.json", Path("a.json"), "b.json", Path("b.json")),
