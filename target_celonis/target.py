@@ -476,14 +476,13 @@ class TargetCelonis(Target):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments[:1] == [PUBLISH]:
+        command = TargetCelonis.cli  # which also sets up the log
+        if given[:1] == [PUBLISH]:
             command = publish_command(lambda config, tables: _Run(config).publish(tables))
-            name = f"target-celonis {PUBLISH}"
-            command.main(arguments[1:], prog_name=name, standalone_mode=False)
-        else:
-            TargetCelonis.cli.main(arguments, standalone_mode=False)
+            given = given[1:]
+        command.main(given, standalone_mode=False)
     except click.exceptions.Exit as ended:
         return int(ended.exit_code)
     except click.ClickException as error:

@@ -182,9 +182,7 @@ class Emulator:
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
         """Call the API of Celonis itself."""
-        return self.session.request(
-            method, self.url + path, timeout=PATIENCE_SECONDS, **options
-        )
+        return self.session.request(method, self.url + path, timeout=PATIENCE_SECONDS, **options)
 
     def stop(self) -> None:
         self.session.close()
@@ -310,8 +308,17 @@ class Target:
         **settings: Any,
     ) -> Ended:
         """Run to the end."""
+        return self.run_command(self.command(*arguments, **settings), data, environment)
+
+    def run_command(
+        self,
+        command: Sequence[str],
+        data: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+    ) -> Ended:
+        """Run a command line to the end."""
         done = subprocess.run(
-            self.command(*arguments, **settings),
+            command,
             input=data,
             capture_output=True,
             timeout=PATIENCE_SECONDS * 10,
