@@ -33,7 +33,7 @@ DATABASE_STAMPS := $(if $(POSTGRES),$(POSTGRES_TAP_STAMP) $(PIPELINEWISE_TAP_STA
 
 .PHONY: help
 help:
-	@echo "make demo      load an order-to-cash event log with a real tap into the embedded emulator"
+	@echo "make demo      an order-to-cash event log, from a real tap to a process model in the embedded emulator"
 	@echo "make test      format, lint, types, import directions, and the tests with coverage"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make format    put the code into its form"

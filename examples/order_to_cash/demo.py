@@ -10,6 +10,7 @@ output, messages on standard error and exit codes.
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -29,6 +30,13 @@ TAP = Path(".venv-tap", "bin", "tap-spreadsheets")
 TARGET = Path(".venv", "bin", "target-celonis")
 EMULATOR = Path(".venv", "bin", "celonis-emulator")
 
+# What the data model shows is in the file's schema `POOL_model_MODEL`.
+MODEL_TABLES = ("cases", "order_items", "activities")
+MODEL_QUERY = " UNION ALL ".join(
+    f"SELECT '{table}' AS name, count(*) AS shown "  # noqa: S608 - the names stand above
+    f'FROM "local_model_order-to-cash".{table}'
+    for table in MODEL_TABLES
+)
 # The tables of the pool `local` are in the file's schema of that name.
 QUERY = (
     "SELECT activity, count(*) AS events, count(DISTINCT case_key) AS cases "
@@ -143,6 +151,44 @@ def load() -> None:
     (ROOT / STATE_FILE).write_text(f"{ended.states[-1]}\n", encoding="utf-8")
 
 
+def source_counts() -> dict[str, int]:
+    """Count in the files what the data model is to show, by table."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    for name in ("cases", "events", "order_items"):
+        with (ROOT / FILES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows[name] = list(csv.DictReader(file))
+    delivered = sum(bool(item["delivered_at"]) for item in rows["order_items"])
+    return {
+        "cases": len(rows["cases"]),
+        "order_items": len(rows["order_items"]),
+        "activities": len(rows["events"]) + delivered,
+    }
+
+
+def compare_model() -> None:
+    """Print the rows of the data model's tables; they have to be those of the files."""
+    command = [str(EMULATOR), "query", "--database", str(DATABASE), "--csv", MODEL_QUERY]
+    asked = subprocess.run(  # noqa: S603 - see run
+        command,
+        cwd=ROOT,
+        env=child_environment(),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+    )
+    if asked.returncode != 0:
+        message = "The data model cannot be read; the message is above."
+        raise DemoError(message)
+    shown = {row["name"]: int(row["shown"]) for row in csv.DictReader(asked.stdout.splitlines())}
+    wanted = source_counts()
+    for table, count in wanted.items():
+        found = shown.get(table, 0)
+        say(f"  {table:<12} {found:>9,} rows in the data model, {count:>9,} in the files")
+    if shown != wanted:
+        message = "The data model does not show what is in the files."
+        raise DemoError(message)
+
+
 def check_programs() -> None:
     """Make sure that the virtual environments are there."""
     for program in (TAP, TARGET, EMULATOR):
@@ -152,7 +198,7 @@ def check_programs() -> None:
 
 
 def demo() -> None:
-    """Run the demo's three steps."""
+    """Run the demo's four steps."""
     check_programs()
     started = time.monotonic()
     say("\n1. Inventing orders, their items and what happened to them")
@@ -164,6 +210,9 @@ def demo() -> None:
 
     say("\n3. What landed in the data pool")
     run([str(EMULATOR), "tables", "--database", str(DATABASE)], "Listing the tables")
+
+    say("\n4. What the data model shows: loaded tables, and one that a data job made of them")
+    compare_model()
     say(
         f"\nDone in {time.monotonic() - started:.0f} seconds. "
         f"The data pool is the DuckDB file {DATABASE}. To list it again, or to ask it:\n"

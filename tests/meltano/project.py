@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 MELTANO = ROOT / ".venv-meltano" / "bin" / "meltano"
@@ -30,7 +30,11 @@ _CONSTANT_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "COVERAGE_PROCESS_")
 
 
 def replace_once(text: str, old: str, new: str) -> str:
-    assert text.count(old) == 1, f"{text.count(old)} times in meltano.yml: {old}"
+    return replace_each(text, old, new, times=1)
+
+
+def replace_each(text: str, old: str, new: str, *, times: int) -> str:
+    assert text.count(old) == times, f"{text.count(old)} times in meltano.yml: {old}"
     return text.replace(old, new)
 
 
@@ -87,10 +91,10 @@ class Project:
             "XDG_CACHE_HOME": str(directory / "cache"),
         }
         text = (ROOT / "meltano.yml").read_text(encoding="utf-8")
-        text = replace_once(text, "      pip_url: -e .[emulator]\n", "")
-        text = replace_once(
-            text, "executable: target-celonis\n", f"executable: {_PROGRAMS / 'target-celonis'}\n"
-        )
+        # The loader, and the utility that publishes.
+        text = replace_each(text, "      pip_url: -e .[emulator]\n", "", times=2)
+        program = f"executable: {_PROGRAMS / 'target-celonis'}\n"
+        text = replace_each(text, "executable: target-celonis\n", program, times=2)
         text = replace_once(text, "      pip_url: tap-spreadsheets>=1.1.2,<1.2\n", "")
         text = replace_once(text, "executable: tap-spreadsheets\n", f"executable: {TAP}\n")
         self.write(text)
@@ -119,7 +123,16 @@ class Project:
 
     def configure(self, **settings: Any) -> None:
         """Put settings of the loader into the environment `dev`."""
-        place = "              base_url: embedded\n"
+        self._configure("target-celonis", settings)
+
+    def configure_utility(self, **settings: Any) -> None:
+        """Put settings of the utility that publishes into the environment `dev`."""
+        self._configure("celonis-publish", settings)
+
+    def _configure(self, plugin: str, settings: Mapping[str, Any]) -> None:
+        place = (
+            f"          - name: {plugin}\n            config:\n              base_url: embedded\n"
+        )
         lines = [f"              {name}: {json.dumps(value)}\n" for name, value in settings.items()]
         text = self.file.read_text(encoding="utf-8")
         self.write(replace_once(text, place, place + "".join(lines)))

@@ -163,3 +163,34 @@ def test_the_check_that_meltano_has_for_loaders_passes(project: Project) -> None
         assert "ProcessLookupError" in ended.log
     else:
         assert "Plugin configuration is valid" in ended.output
+
+
+CELONIS = """
+pools:
+  - id: local
+    data_jobs:
+      - {id: job, tasks: ["CREATE OR REPLACE TABLE activities AS SELECT id, text FROM orders"]}
+    data_models:
+      - {id: model, name: Orders, tables: [orders, activities]}
+"""
+
+
+def test_a_run_ends_with_the_data_model_and_the_utility_publishes_alone(project: Project) -> None:
+    (project.directory / "celonis.yaml").write_text(CELONIS, encoding="utf-8")
+    publishes = {
+        "embedded_config": "celonis.yaml",
+        "data_jobs": [{"id": "job", "mode": "FULL"}],
+        "data_models": [{"id": "model"}],
+    }
+    project.configure(**publishes)
+    project.configure_utility(**publishes)
+    project.add_tap(TAP_THAT_ENDS)
+    ended = project.run("tap-script")
+    assert ended.code == 0, ended.log
+    assert "Data model Orders: reloaded completely (activities, orders), 6 rows" in ended.log
+    rows = "SELECT count(*) FROM local_model_model.activities"
+    assert project.query(rows) == [("3",)]
+    alone = project.meltano("run", "celonis-publish:publish")
+    assert alone.code == 0, alone.log
+    assert "Data model Orders: reloaded completely (activities, orders), 6 rows" in alone.log
+    assert project.meltano("invoke", "target-celonis:publish").code == 0

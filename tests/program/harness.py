@@ -180,6 +180,10 @@ class Emulator:
         """Have calls meet faults, from now on."""
         self._ask("POST", "faults", json=list(faults))
 
+    def unmet_faults(self) -> list[dict[str, Any]]:
+        """Return the faults that no call has met yet."""
+        return [shown for shown in self._ask("GET", "faults") if not shown["spent"]]
+
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
         """Call the API of Celonis itself."""
         return self.session.request(method, self.url + path, timeout=PATIENCE_SECONDS, **options)

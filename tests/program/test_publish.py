@@ -26,6 +26,7 @@ from .harness import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 both_profiles = pytest.mark.both_profiles
@@ -149,14 +150,19 @@ Switched = Callable[..., Story]
 
 
 @pytest.fixture
-def switched(start: Callable[..., Emulator], make_target: Callable[..., Target]) -> Switched:
-    """Tell stories on emulators with switches."""
+def switched(
+    start: Callable[..., Emulator], make_target: Callable[..., Target]
+) -> Iterator[Switched]:
+    """Tell stories on emulators with switches, where every fault that is set is met."""
+    emulators = []
 
     def made(*options: str) -> Story:
-        emulator = start("--pool", "local=Local", *options)
-        return Story(emulator, make_target(**emulator.settings))
+        emulators.append(start("--pool", "local=Local", *options))
+        return Story(emulators[-1], make_target(**emulators[-1].settings))
 
-    return made
+    yield made
+    for emulator in emulators:
+        assert emulator.unmet_faults() == []
 
 
 def said(ended: Ended, pattern: str) -> bool:

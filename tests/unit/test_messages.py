@@ -106,6 +106,28 @@ def test_each_type_of_message() -> None:
     ]
 
 
+def test_when_the_last_of_several_records_was_extracted() -> None:
+    data = (
+        record("s", {}, time_extracted="1")
+        + record("t", {}, time_extracted="2")
+        + record("s", {}, time_extracted="3")
+        + record("t", {}, time_extracted="4")
+        + STATE
+        + record("s", {}, time_extracted="5")
+        + record("s", {})
+        + STATE
+        + STATE
+        + record("s", {}, time_extracted="6")
+    )
+    runs = [message for message in read(data) if isinstance(message, RecordRun)]
+    assert [(run.stream, run.last_extracted) for run in runs] == [
+        ("s", b""),
+        ("t", b'"4"'),
+        ("s", b""),
+        ("s", b'"6"'),
+    ]
+
+
 def test_no_input_is_no_message() -> None:
     assert read(b"") == []
     assert read(b"\n \n\t\r\n") == []

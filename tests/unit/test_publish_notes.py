@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,7 @@ from target_celonis.publish_plan import TableKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 A, B = TableKey.of(None, "A"), TableKey.of("erp", "B")
 NOTHING_KNOWN = Earlier(is_known=False, owed=frozenset(), left={})

@@ -93,7 +93,7 @@ def test_complete_is_complete() -> None:
 
 
 def test_a_table_that_the_model_has_not() -> None:
-    with pytest.raises(SettingsError, match="names `nothing`.*It has: ACTIVITIES, ITEMS, Orders"):
+    with pytest.raises(SettingsError, match=r"names `nothing`.*It has: ACTIVITIES, ITEMS, Orders"):
         chosen(replace(PARTIAL, tables=("nothing",)))
 
 

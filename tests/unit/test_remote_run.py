@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from target_celonis.clock import FakeClock, StoppedError
 from target_celonis.errors import LimitError, OutcomeUnknownError, RemoteError
 from target_celonis.http import Answer
 from target_celonis.remote_run import Conductor, Runnable, Sight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TIMEOUT_SECONDS = 600.0
 

@@ -89,7 +89,8 @@ class WireServer:
     """The server; without a script it is a Celonis in which every job is DONE at once.
 
     Attributes:
-        script: Answers by kind of request, used up from the left.
+        script: Answers by kind of request, used up from the left; those to ``other`` are for paths
+            that have no kind.
         seen: All requests, in order.
         accepts: Authorization headers that are not answered with 401; None for all.
         tables: What the listing of tables shows.
@@ -145,6 +146,8 @@ class WireServer:
     def reply_to(self, kind: str, method: str, target: str, headers: dict[str, str]) -> Reply:
         """Take the next scripted answer, or the ordinary one."""
         with self._lock:
+            if kind.startswith("/") and not self.script[kind]:
+                kind = "other"
             if self.script[kind]:
                 return self.script[kind].popleft()
         path = urlsplit(target).path
