@@ -282,7 +282,7 @@ class _Parser:
             if run is not None and record is not None:
                 run.last_extracted = bytes(record.time_extracted)
             yield from runs
-            runs, newest, run, record = [], {}, None, None
+            runs, newest = [], {}
             if kind == "STATE" and text not in line:
                 raise InputError(
                     "TC-INPUT-03",

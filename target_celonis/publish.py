@@ -30,8 +30,6 @@ from target_celonis.publishing_api import (
     ENDED_EXECUTIONS,
     ENDED_LOADS,
     GOOD_LOADS,
-    RUNNING_EXECUTIONS,
-    RUNNING_LOADS,
     LoadInfo,
     Publishing,
 )
@@ -255,8 +253,7 @@ class Publisher:
         return Sight(
             job.status,
             job.marker,
-            job.status in RUNNING_EXECUTIONS
-            or (job.status is not None and job.status not in ENDED_EXECUTIONS),
+            job.status is not None and job.status not in ENDED_EXECUTIONS,
             job,
         )
 
@@ -336,8 +333,7 @@ class Publisher:
         return Sight(
             info.status,
             info.marker,
-            info.status in RUNNING_LOADS
-            or (info.status is not None and info.status not in ENDED_LOADS),
+            info.status is not None and info.status not in ENDED_LOADS,
             info,
         )
 

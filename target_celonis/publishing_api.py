@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 Marker = tuple[str | None, ...]
 """What tells one execution or load from the next; all None where there was none."""
 
-RUNNING_EXECUTIONS = frozenset({"QUEUED", "RUNNING"})
 ENDED_EXECUTIONS = frozenset({"SUCCESS", "FAIL", "CANCEL", "SKIPPED"})
-RUNNING_LOADS = frozenset({"RUNNING", "LOST_CONNECTION", "CANCELLING"})
 GOOD_LOADS = frozenset({"SUCCESS", "WARNING"})
 ENDED_LOADS = GOOD_LOADS | {"ERROR", "CANCELED"}
+"""Any other status is taken for one under way: QUEUED, RUNNING, LOST_CONNECTION, CANCELLING, and
+those that are not known."""
+
 
 _FAILED_TASKS = 3
 """Failed tasks of which a message is read; the first ones say most."""

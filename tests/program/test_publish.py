@@ -475,7 +475,7 @@ def test_an_answer_that_is_lost_after_the_trigger(switched: Switched, what: str)
 
 
 def test_a_hang_past_the_deadline(switched: Switched) -> None:
-    story = switched("--model-load-seconds", "30")
+    story = switched("--model-load-seconds", "300")
     ended = story.fail(7, "TC-LIMIT-07", 1, 1, **story.settings(), wait_timeout_minutes=0.01)
     assert said(ended, "has not ended within 0.01 minutes")
     ended = story.fail(7, "TC-LIMIT-07", **story.settings(), wait_timeout_minutes=0.01)
@@ -484,7 +484,7 @@ def test_a_hang_past_the_deadline(switched: Switched) -> None:
 
 
 def test_a_data_job_that_hangs(switched: Switched) -> None:
-    story = switched("--data-job-seconds", "30")
+    story = switched("--data-job-seconds", "300")
     story.job()
     publishes = story.settings(job=True)
     story.fail(7, "TC-LIMIT-07", 1, 1, **publishes, wait_timeout_minutes=0.01)
@@ -494,7 +494,7 @@ def test_a_data_job_that_hangs(switched: Switched) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_what_runs_and_names_it(switched: Switched, number: signal.Signals) -> None:
-    story = switched("--data-job-seconds", "1.5")
+    story = switched("--data-job-seconds", "4")
     story.job()
     running = story.target.start(**story.settings(job=True))
     running.write(*story.messages(1, 1))
@@ -610,7 +610,7 @@ def test_what_was_left_and_failed_is_done_again(story: Story) -> None:
 
 
 def test_a_data_job_that_is_left(switched: Switched) -> None:
-    story = switched("--data-job-seconds", "0.5")
+    story = switched("--data-job-seconds", "3")
     story.job()
     left = {"data_jobs": [{"id": story.name}], "wait_for_publish": False}
     story.load(1, 1, **left)
