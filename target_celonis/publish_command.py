@@ -28,7 +28,7 @@ def publish_command(publish: Callable[[Config, tuple[str, ...]], None]) -> click
     """
 
     @click.command(
-        f"target-celonis {NAME}",
+        NAME,
         help="Execute the data jobs and reload the data models that are configured, whether "
         "anything changed or not.",
     )

@@ -478,11 +478,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        command = TargetCelonis.cli  # which also sets up the log
+        command, name = TargetCelonis.cli, None  # which also sets up the log
         if given[:1] == [PUBLISH]:
             command = publish_command(lambda config, tables: _Run(config).publish(tables))
-            given = given[1:]
-        command.main(given, standalone_mode=False)
+            given, name = given[1:], f"target-celonis {PUBLISH}"
+        command.main(given, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as ended:
         return int(ended.exit_code)
     except click.ClickException as error:
