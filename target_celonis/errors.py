@@ -19,7 +19,10 @@ Guarantees: a message never holds a secret or a value of a record. Must not know
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CATALOGUE: dict[str, str] = {
     "TC-SETTINGS-01": "A configuration file cannot be read or is not a JSON object.",
@@ -145,6 +148,15 @@ class LimitError(TargetCelonisError):
     """A deadline, a budget or the disk."""
 
     exit_code = 7
+
+
+def unwritable(path: Path, error: OSError) -> LimitError:
+    """Return the error for a spool directory that cannot be used."""
+    return LimitError(
+        "TC-LIMIT-02",
+        f"The spool directory {path} cannot be written: {error.strerror or 'unknown reason'}.",
+        "Free some space, or name another directory as `spool_dir`.",
+    )
 
 
 class InternalError(TargetCelonisError):

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from target_celonis.errors import unwritable
 from target_celonis.kinds import Kind
-from target_celonis.spool import Chunk, ChunkWriter, read_row_groups, unwritable
+from target_celonis.spool import Chunk, ChunkWriter, read_row_groups
 from target_celonis.table import TablePlan, deleted_rows
 
 if TYPE_CHECKING:

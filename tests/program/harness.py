@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import evidence
 import requests
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def start_emulator(directory: Path, *options: str, profile: str = "lenient") -> 
     ready = directory / f"ready-{uuid.uuid4()}.json"
     command = [sys.executable, "-m", "celonis_emulator", "serve", "--port", "0"]
     command += ["--database", str(directory / "emulator.duckdb"), "--ready-file", str(ready)]
-    key, app_key = secrets.token_hex(20), secrets.token_hex(20)
+    key, app_key = (evidence.secret(secrets.token_hex(20)) for _ in range(2))
     variables = {"CELONIS_EMULATOR_API_KEY": key, "CELONIS_EMULATOR_APP_KEY": app_key}
     process = subprocess.Popen(
         [*command, "--submits-per-hour", "0", "--profile", profile, *options],
@@ -252,6 +253,7 @@ class Running:
         code = self.process.wait(PATIENCE_SECONDS)
         os.set_blocking(self.process.stdout.fileno(), True)
         ended = Ended(code, self.out(), self.err())
+        evidence.printed(ended.out, ended.err)
         self.close()
         if code != -signal.SIGKILL:
             self._target.look_at(ended)
@@ -284,6 +286,7 @@ class Target:
         """Return a command line; settings that are None are left out."""
         self._runs += 1
         values = {k: v for k, v in (self._settings | settings).items() if v is not None}
+        evidence.secrets_of(values)
         path = self.directory / f"config-{self._runs}.json"
         path.write_text(json.dumps(values))
         return [sys.executable, "-m", "target_celonis", "--config", str(path), *arguments]
@@ -348,8 +351,8 @@ class Target:
         else:
             assert ended.last_words.startswith("target-celonis: [TC-")
             assert "Traceback" not in ended.err
-        # Nothing of a run stays but what the next one is to know of tables.
-        assert {path.name for path in self.spool.glob("*")} <= {"tables"}
+        # Nothing of a run stays but what the next one is to know.
+        assert {path.name for path in self.spool.glob("*")} <= {"tables", "locks", "submits"}
 
     def runs_in_spool(self) -> list[Path]:
         return sorted(self.spool.glob("run-*"))
