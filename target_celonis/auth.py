@@ -19,13 +19,14 @@ from urllib.parse import urlsplit
 import requests
 import requests.auth
 
+from target_celonis.config import Secret
 from target_celonis.errors import AccessError, RemoteError
 from target_celonis.http import expect
 
 if TYPE_CHECKING:
     from target_celonis.answers import Answer
     from target_celonis.clock import Clock
-    from target_celonis.config import OAuthClient, Secret
+    from target_celonis.config import OAuthClient
     from target_celonis.http import Http
 
 SCHEMES = {"app_key": "AppKey", "api_key": "Bearer"}
@@ -87,7 +88,7 @@ class OAuth(requests.auth.AuthBase):
         self._clock = clock
         self._host = urlsplit(http.base_url).netloc.lower()
         self._lock = threading.Lock()
-        self._token = ""
+        self._token: Secret | None = None
         self._renew_at = 0.0
         self._scope: str | None = None
 
@@ -101,7 +102,8 @@ class OAuth(requests.auth.AuthBase):
             with self._lock:
                 if self._clock.monotonic() >= self._renew_at:
                     self._get_token()
-                request.headers["Authorization"] = f"Bearer {self._token}"
+                token = self._token.reveal() if self._token is not None else ""
+                request.headers["Authorization"] = f"Bearer {token}"
         return request
 
     def renew(self) -> bool:
@@ -134,7 +136,7 @@ class OAuth(requests.auth.AuthBase):
         seconds = float(life) if isinstance(life, int | float) else _DEFAULT_LIFE_SECONDS
         scope = content.get("scope")
         self._scope = scope if isinstance(scope, str) and scope else None
-        self._token = token
+        self._token = Secret(token)
         self._renew_at = self._clock.monotonic() + _RENEWED_AT * seconds
 
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from target_celonis import limits
 from target_celonis.errors import unwritable
+from target_celonis.owner_only import owner_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,7 +231,7 @@ class SubmitBudget:
         text = _text(ledger)
         if text == known:
             return
-        with open(self._part, "w", encoding="utf-8", opener=_private) as file:
+        with open(self._part, "w", encoding="utf-8", opener=owner_only) as file:
             file.write(text)
         self._part.replace(self._path)
 
@@ -392,11 +393,6 @@ def _seconds(text: str) -> float:
     if not math.isfinite(seconds):
         raise ValueError(text)
     return seconds
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that none but its owner may read."""
-    return os.open(path, flags, 0o600)
 
 
 def _wait_for(fd: int) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from target_celonis import limits
 from target_celonis.contract import ListedColumn
-from target_celonis.errors import RemoteError
+from target_celonis.errors import OutcomeUnknownError, RemoteError
 from target_celonis.http import Http, expect
 from target_celonis.multipart import FilePart
 
@@ -131,7 +131,11 @@ class Celonis:
         return [_push_job(entry) for entry in _list_of_objects(answer)]
 
     def create_job(self, spec: JobSpec) -> PushJob:
-        """Create a push job; nothing touches the table yet."""
+        """Create a push job; nothing touches the table yet.
+
+        Raises:
+            OutcomeUnknownError: One may have been created, and its id is not known.
+        """
         body: dict[str, Any] = {
             "targetName": spec.table,
             "dataPoolId": self.pool_id,
@@ -150,7 +154,10 @@ class Celonis:
             body["upsertStrategy"] = "UPSERT_WITH_NULLIFICATION"
         answer = self._http.post(self._jobs, json=body)
         expect(answer, f"create a push job for table `{spec.table}`")
-        return _push_job(answer.json())
+        try:
+            return _push_job(answer.json())
+        except RemoteError as error:
+            raise OutcomeUnknownError("TC-REMOTE-03", error.message, error.next_step) from None
 
     def get_job(self, job_id: str) -> PushJob:
         """Return a push job as it stands."""

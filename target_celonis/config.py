@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from target_celonis.errors import SettingsError
+from target_celonis.redaction import SECRETS
 from target_celonis.settings import SETTINGS, Setting
 from target_celonis.stream_rules import LoadMethod, StreamRule, StreamSettings, stream_rule
 
@@ -33,7 +34,7 @@ _POOL_PATH_MARKERS = ("pools", "data-pools")
 
 
 class Secret:
-    """A text that shows itself only on demand.
+    """A text that shows itself only on demand, and that no log line shows.
 
     Args:
         text: What is to be kept out of logs, errors and reprs.
@@ -43,6 +44,7 @@ class Secret:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        SECRETS.add(text)
 
     def reveal(self) -> str:
         """Return the text, for the one header that needs it."""

@@ -178,3 +178,21 @@ class SignalError(TargetCelonisError):
         self.args = (signal_number, message)
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # one class, two exit codes
+
+
+def as_error(error: Exception) -> TargetCelonisError:
+    """Return an error as users are to see it; one that is none of these is a fault of ours."""
+    if isinstance(error, TargetCelonisError):
+        return error
+    place = "an unknown place"
+    traceback = error.__traceback__
+    while traceback is not None:  # the innermost line of ours that it came through
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("target_celonis"):
+            place = f"{module}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return InternalError(
+        "TC-INTERNAL-02",
+        f"An unexpected {type(error).__name__} at {place}.",
+        "Please report this as a bug; LOGLEVEL=DEBUG shows more.",
+    )

@@ -1,29 +1,25 @@
 """Single push jobs: each call with every outcome that it can have, and what is known of it.
 
-Hides which calls may be repeated, how an answer that was lost is made up for by asking, whose turn
-it is to submit, and the submits of the hour. Guarantees: each intent is in the journal before it is
-carried out; one execute is in flight at a time; a job is executed again only while it is NEW; a job
-that was executed, or may have been, is neither deleted nor cancelled before its end is known; jobs
-that this machine's journals do not name are never touched. Must not know: streams, plans, states.
+Hides which calls may be repeated, how an answer that was lost is made up for by asking, and how the
+end of a job is waited for. Guarantees: each intent is in the journal before it is carried out; a
+job that was executed, or may have been, is neither deleted nor cancelled before its end is known;
+jobs that this machine's journals do not name are never touched. Must not know: streams, plans,
+states.
 
-Rules of Celonis behind it: a submit is an execute, 250 an hour and 10 a second for the team;
-parallel executes may be answered with 409, parallel uploads are fine; a job runs once; nothing
-touches the table before execute; chunks are applied one by one.
+Rules of Celonis behind it: uploads side by side are fine; nothing touches the table before execute;
+chunks are applied one by one.
 """
 
 from __future__ import annotations
 
 import logging
-import random
-import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from target_celonis import limits
 from target_celonis.celonis import TERMINAL, Celonis, JobSpec, JobStatus, PushJob
-from target_celonis.clock import Clock, Deadline, StoppedError
+from target_celonis.clock import Deadline, StoppedError
 from target_celonis.errors import (
     AccessError,
     LimitError,
@@ -31,23 +27,21 @@ from target_celonis.errors import (
     RemoteError,
     TargetCelonisError,
 )
-from target_celonis.http import expect, rate_limit_pause
 from target_celonis.journal import Step
+from target_celonis.waits import growing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from target_celonis.answers import Answer
-    from target_celonis.budget import SubmitBudget
+    from target_celonis.clock import Clock
     from target_celonis.config import Config
     from target_celonis.journal import Journal
     from target_celonis.route import OpenJob
     from target_celonis.spool import Chunk
-    from target_celonis.waits import Waits
+    from target_celonis.submits import Submits
+    from target_celonis.waits import Waiter
 
 logger = logging.getLogger("target-celonis")
-
-_TURN_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,41 +64,30 @@ class PushJobs:
 
     Args:
         celonis: The pool.
-        config: Deadlines, and what to do when the submits are used up.
-        clock: For waits.
+        config: Deadlines.
         journal: Of this run.
-        budget: Submits of this machine; None where they are not limited.
-        waits: Takes what was waited for.
+        submits: Executes jobs.
+        waiter: Waits.
         inherited: Ids of jobs that dead runs of this machine left.
-
-    Attributes:
-        submits: How often a job was executed, answers that refused it included.
     """
 
     def __init__(
         self,
         celonis: Celonis,
         config: Config,
-        clock: Clock,
         journal: Journal,
         *,
-        budget: SubmitBudget | None,
-        waits: Waits,
+        submits: Submits,
+        waiter: Waiter,
         inherited: Collection[str] = (),
     ) -> None:
-        self.submits = 0
         self._celonis = celonis
         self._config = config
-        self._clock = clock
         self._journal = journal
-        self._budget = budget
-        self._waits = waits
+        self._submits = submits
+        self._waiter = waiter
         self._inherited = set(inherited)
         self._ours: set[str] = set()
-        self._turn = threading.Lock()
-        self._counting = threading.Lock()
-        self._running = 0
-        self._one_at_a_time = False
         self._settled_tables: set[str] = set()
         self._said: set[str] = set()
 
@@ -249,7 +232,7 @@ class PushJobs:
             return True
         try:
             there = self._celonis.count_chunks(job.id)
-        except RemoteError:
+        except (AccessError, RemoteError):
             there = -1
         arrived = there == len(job.confirmed) + len(job.in_doubt)
         logger.warning(
@@ -282,7 +265,7 @@ class PushJobs:
             LimitError: It did not end in time, or the submits of the hour are used up.
             StoppedError: The run is to stop; a job that runs is left running.
         """
-        self._submit(table, job)
+        self._submits.submit(table, job)
         try:
             ended = self._follow(table, job.id, "push jobs")
             if ended is None:
@@ -293,164 +276,9 @@ class PushJobs:
                 raise _ended_badly(table, ended)
             self._journal.note(Step.DONE, job=job.id, rows=job.rows)
         finally:
-            with self._counting:
-                self._running -= 1
+            self._submits.ended()
         if not self.delete(job.id, executed=True):
             logger.warning("Push job %s has ended and could not be deleted.", job.id)
-
-    def _submit(self, table: str, job: OpenJob) -> None:
-        """Execute a job when it is its turn; it counts as running from then on."""
-        with self._waiting("turns to execute"):
-            while not self._turn.acquire(timeout=_TURN_SECONDS):
-                if self._clock.stopped:
-                    raise StoppedError
-        try:
-            if self._one_at_a_time:
-                self._wait_for_ours()
-            self._execute(table, job, Deadline(self._clock, self._config.wait_timeout_seconds))
-            with self._counting:
-                self._running += 1
-        finally:
-            self._turn.release()
-
-    @contextmanager
-    def _waiting(self, cause: str) -> Iterator[None]:
-        began = self._clock.monotonic()
-        try:
-            yield
-        finally:
-            self._waits.add(cause, self._clock.monotonic() - began)
-
-    def _wait_for_ours(self) -> None:
-        """Wait until no job of ours is under way; each has a deadline of its own."""
-        for pause in _growing(limits.POLL_FIRST_SECONDS, _TURN_SECONDS):
-            if not self._running:
-                return
-            self._wait(pause, "turns to execute")
-
-    def _execute(self, table: str, job: OpenJob, deadline: Deadline) -> None:
-        """Submit a job until it is taken, or refused; after 409 and 429 the same one again."""
-        conflicts = _growing(1.0, limits.CONFLICT_WAIT_SECONDS)
-        rate_limited = lost = 0
-        while True:
-            self._wait_for_submits(table, job)
-            self._journal.note(Step.EXECUTE_MEANT, job=job.id)
-            job.executed = True  # or may be: what runs is not deleted
-            self.submits += 1
-            try:
-                answer = self._celonis.execute_job(job.id)
-            except OutcomeUnknownError:
-                lost += 1
-                if self._was_taken(job, lost):
-                    break
-                continue
-            except (TargetCelonisError, StoppedError):  # it was never sent
-                job.executed = False
-                raise
-            if answer.status == HTTPStatus.CONFLICT:
-                if self._status_of(job) != JobStatus.NEW:
-                    break
-                job.executed = False
-                self._one_at_a_time = True
-                if self._running:
-                    self._say_once("Celonis runs one push job at a time here; ours take turns.")
-                    self._wait_for_ours()
-                    continue
-                pause = next(conflicts) * random.uniform(0.8, 1.2)  # noqa: S311  # only spreads
-                self._pause(
-                    table, job, pause, deadline, "another push job of the team is running (409)"
-                )
-            elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-                job.executed = False
-                rate_limited += 1
-                self._take_refusal(table, job, answer, rate_limited, deadline)
-            else:
-                if not answer.ok:
-                    job.executed = False
-                expect(answer, f"execute push job {job.id} on table `{table}`")
-                break
-        self._journal.note(Step.EXECUTED, job=job.id)
-
-    def _wait_for_submits(self, table: str, job: OpenJob) -> None:
-        """Take one of the submits of the hour, waiting for it if need be."""
-        while True:
-            self._wait(0.0, "submits")  # a run that is to stop executes nothing
-            pause = self._budget.take() if self._budget is not None else None
-            if pause is None:
-                return
-            if pause.whole_hour:
-                if self._config.on_submit_limit == "fail":
-                    raise LimitError(
-                        "TC-LIMIT-06",
-                        f"Push job {job.id} on table `{table}` is not executed: {pause.reason}.",
-                        "Run again in the next full hour, or set `on_submit_limit` to `wait`.",
-                    )
-                self._say_once(
-                    f"{pause.reason[0].upper()}{pause.reason[1:]}; push jobs wait for the next "
-                    f"full hour, {pause.seconds / 60:.0f} min."
-                )
-            self._wait(pause.seconds, "submits")
-
-    def _take_refusal(
-        self, table: str, job: OpenJob, answer: Answer, times: int, deadline: Deadline
-    ) -> None:
-        """Wait after a 429, and let all runs of this machine wait."""
-        pause = rate_limit_pause(answer, times, self._clock.now())
-        reason = "Celonis took too many submits of the team (429)"
-        if self._budget is None:
-            self._pause(table, job, pause, deadline, reason)
-            return
-        self._refuse_beyond(table, job, pause, deadline, reason)
-        self._say_once(f"Table {table}: {reason}, push job {job.id} waits {pause:.0f} s.")
-        self._budget.refused(pause, told=answer.told_pause_seconds is not None)
-
-    def _was_taken(self, job: OpenJob, lost: int) -> bool:
-        """Find out whether a job was executed though the answer was lost.
-
-        Raises:
-            OutcomeUnknownError: It cannot be found out.
-        """
-        logger.warning("Push job %s: it is not known whether it was executed; asking.", job.id)
-        for _ in range(2):  # the request may still be on its way
-            try:
-                if self._status_of(job) != JobStatus.NEW:
-                    return True
-            except (AccessError, RemoteError):
-                break
-            self._wait(limits.DOUBT_SECONDS, "network")
-        else:
-            if lost < limits.PUSH_TRIES:
-                return False
-        raise OutcomeUnknownError(
-            "TC-REMOTE-03",
-            f"It is not known whether Celonis executed push job {job.id}.",
-            "Look at it in Celonis; then run the pipeline again with the last state.",
-        )
-
-    def _status_of(self, job: OpenJob) -> str:
-        return self._celonis.get_job(job.id).status
-
-    def _pause(
-        self, table: str, job: OpenJob, pause: float, deadline: Deadline, reason: str
-    ) -> None:
-        self._refuse_beyond(table, job, pause, deadline, reason)
-        self._say_once(f"Table {table}: {reason}, push job {job.id} waits {pause:.0f} s.")
-        self._wait(pause, reason)
-
-    def _refuse_beyond(
-        self, table: str, job: OpenJob, pause: float, deadline: Deadline, reason: str
-    ) -> None:
-        if pause > deadline.remaining_seconds():
-            raise LimitError(
-                "TC-LIMIT-01",
-                f"Push job {job.id} on table `{table}` could not be executed in time: {reason}.",
-                "Raise `wait_timeout_minutes`, or run when fewer others push.",
-            )
-
-    def _wait(self, seconds: float, cause: str) -> None:
-        with self._waiting(cause):
-            if self._clock.wait(seconds):
-                raise StoppedError
 
     # --- the end of a job
 
@@ -462,53 +290,71 @@ class PushJobs:
             RemoteError: For long, nothing of use was answered.
             StoppedError: The run is to stop; the job is left running.
         """
-        deadline = Deadline(self._clock, self._config.wait_timeout_seconds)
+        deadline = Deadline(self._waiter.clock, self._config.wait_timeout_seconds)
         stopping: Deadline | None = None
-        blind: Deadline | None = None
+        blind = _Blindness(self._waiter.clock)
         seen: PushJob | None = PushJob(job_id, JobStatus.RUNNING, table)
-        for pause in _growing(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
-            try:
+        for pause in growing(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
+            with suppress(StoppedError), blind.borne(may_last=stopping is None):
                 seen = self._celonis.find_job(job_id)
-                blind = None
-            except StoppedError:  # while waiting to ask again
-                pass
-            except RemoteError:
-                blind = blind or Deadline(self._clock, limits.BLIND_SECONDS)
-                if blind.passed() or stopping is not None:
-                    raise
-                self._say_once(f"Push job {job_id} cannot be looked at just now; going on.")
             if seen is None or seen.status in TERMINAL:
                 return seen
             if seen.status not in tuple(JobStatus):
                 self._say_once(f"Push job {job_id} has the unknown status {seen.status}.")
-            if stopping is not None:
-                if stopping.passed():
-                    logger.warning(
-                        "Table %s: push job %s is left running; Celonis will finish it.",
-                        table,
-                        job_id,
-                    )
-                    raise StoppedError
-                self._clock.sleep(min(pause, 1.0, stopping.remaining_seconds()))
-            elif deadline.passed():
-                raise LimitError(
-                    "TC-LIMIT-01",
-                    f"Push job {job_id} on table `{table}` has not ended within "
-                    f"{self._config.wait_timeout_seconds / 60:.0f} minutes; its status is "
-                    f"{seen.status}.",
-                    "It goes on by itself. Look at it in Celonis, or raise `wait_timeout_minutes`.",
+            if stopping is None and deadline.passed():
+                raise self._not_in_time(table, seen)
+            if stopping is None:
+                with suppress(StoppedError):
+                    self._waiter.wait(pause, cause)
+                if self._waiter.clock.stopped:
+                    stopping = Deadline(self._waiter.clock, self._config.signal_grace_seconds)
+            elif stopping.passed():
+                logger.warning(
+                    "Table %s: push job %s is left running; Celonis will finish it.", table, job_id
                 )
+                raise StoppedError
             else:
-                with self._waiting(cause):
-                    stopped = self._clock.wait(pause)
-                if stopped:
-                    stopping = Deadline(self._clock, self._config.signal_grace_seconds)
+                self._waiter.clock.sleep(min(pause, 1.0, stopping.remaining_seconds()))
         raise AssertionError
+
+    def _not_in_time(self, table: str, job: PushJob) -> LimitError:
+        return LimitError(
+            "TC-LIMIT-01",
+            f"Push job {job.id} on table `{table}` has not ended within "
+            f"{self._config.wait_timeout_seconds / 60:.0f} minutes; its status is {job.status}.",
+            "It goes on by itself. Look at it in Celonis, or raise `wait_timeout_minutes`.",
+        )
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:
             self._said.add(line)
             logger.info("%s", line)
+
+
+class _Blindness:
+    """Bears that nothing of use is answered, for a while.
+
+    Args:
+        clock: For how long.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: Deadline | None = None
+
+    @contextmanager
+    def borne(self, *, may_last: bool) -> Iterator[None]:
+        """Bear a look that fails; once one went well, the count begins anew."""
+        try:
+            yield
+        except RemoteError as error:
+            if self._since is None:
+                self._since = Deadline(self._clock, limits.BLIND_SECONDS)
+                logger.warning("A job that runs cannot be looked at just now: %s", error.message)
+            if self._since.passed() or not may_last:
+                raise
+        else:
+            self._since = None
 
 
 def _gone(table: str, job_id: str) -> RemoteError:
@@ -528,11 +374,3 @@ def _ended_badly(table: str, job: PushJob) -> RemoteError:
         f"not known. Celonis says: {said or 'nothing'}",
         "Mend the cause and run again with the last state.",
     )
-
-
-def _growing(first_seconds: float, longest_seconds: float) -> Iterator[float]:
-    """Yield pauses that grow by half from one to the next."""
-    pause = first_seconds
-    while True:
-        yield pause
-        pause = min(pause * 1.5, longest_seconds)

@@ -59,8 +59,8 @@ RATE_LIMIT_LONGEST_SECONDS = 3_700.0
 """Waits for such answers in sum: the hour after which counts begin anew, and a little."""
 
 PUSH_TRIES = 3
-"""Times that a job whose uploads are in doubt is made anew, an upload sent again, or an execute whose
-answer was lost repeated, before the outcome is called unknown."""
+"""Times that a job whose uploads are in doubt is made anew, an upload sent again, or an execute
+whose answer was lost repeated, before the outcome is called unknown."""
 
 DOUBT_SECONDS = 2.0
 """Wait before a job whose execute was not answered is looked at again."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from target_celonis.pusher import Pusher
     from target_celonis.route import Receipt
     from target_celonis.run_directory import RunDirectory
+    from target_celonis.stream_rules import StreamSettings
     from target_celonis.table import TablePlan
 
 logger = logging.getLogger("target-celonis")
@@ -113,24 +114,20 @@ class Loader:
             keys = ()
         plan = plan_table(message.stream, settings.table, message.schema, keys, settings.columns)
         known = self._streams.get(message.stream)
-        if known is not None and known.has_failed:
-            return
-        if known is not None:
-            if known.source != message.source:
-                raise _shared_table(known.source, message.source, plan.table)
-            if known.change(message, plan) and known.rows:
-                self._push([known])  # one key for all rows of a job
-            renamed = known.plan.renamed
-            self._held(known, lambda: known.adopt(plan))
-            _say_renamed(known.plan, renamed)
-            return
+        if known is None:
+            self._begin(message, plan, settings)
+        elif not known.has_failed:
+            self._change(known, message, plan)
+
+    def _begin(self, message: SchemaMessage, plan: TablePlan, settings: StreamSettings) -> None:
+        """Take a stream's first SCHEMA."""
         self._claim_table(message.stream, plan.table)
-        if settings.load_method is LoadMethod.UPSERT and not keys:
+        keyless = not plan.keys and settings.load_method is not LoadMethod.OVERWRITE
+        if keyless and settings.load_method is LoadMethod.UPSERT:
             self._say_once(
                 f"Stream `{message.stream}` has no key properties: its records are appended."
             )
-        appends = not keys and settings.load_method is not LoadMethod.OVERWRITE
-        if appends and not self._run_directory.knows_the_past:
+        if keyless and not self._run_directory.knows_the_past:
             self._say_once(
                 "This spool directory knows of no earlier run: should one have been cut off after "
                 "it had appended rows, they stand twice, and that cannot be told here."
@@ -141,6 +138,16 @@ class Loader:
         self._streams[message.stream] = Stream(
             message, plan, settings, self._config, self._run_directory
         )
+
+    def _change(self, known: Stream, message: SchemaMessage, plan: TablePlan) -> None:
+        """Take a later SCHEMA of a stream."""
+        if known.source != message.source:
+            raise _shared_table(known.source, message.source, plan.table)
+        if known.change(message, plan) and known.rows:
+            self._push([known])  # one key for all rows of a job
+        renamed = known.plan.renamed
+        self._held(known, lambda: known.adopt(plan))
+        _say_renamed(known.plan, renamed)
 
     def _claim_table(self, stream: str, table: str) -> None:
         other = self._tables.setdefault(table.casefold(), stream)
@@ -233,7 +240,7 @@ class Loader:
         if message.names_syncing:
             sources = {stream.source for stream in self._streams.values()}
             for stream in self._streams.values():
-                if _has_gone_on(stream, message.currently_syncing, sources):
+                if stream.has_ended(message.currently_syncing, sources):
                     stream.end(message.line)
             self._syncing = (message.currently_syncing,)
         self._note_beginnings(message)
@@ -470,17 +477,6 @@ def _say_renamed(plan: TablePlan, said: Mapping[str, str]) -> None:
     fresh = [f"{old!r} -> {new!r}" for old, new in plan.renamed.items() if old not in said]
     if fresh:
         logger.info("Stream %s: columns get other names: %s.", plan.stream, ", ".join(fresh))
-
-
-def _has_gone_on(stream: Stream, syncing: str | None, sources: set[str]) -> bool:
-    """Return whether a state says that the tap reads another stream by now.
-
-    Some taps name in ``currently_syncing`` an id that is not the stream's name. So a value that is
-    no stream's name proves something only if it is not the one under which the last record came.
-    """
-    if syncing is None or (syncing in sources and syncing != stream.source):
-        return True
-    return syncing != stream.source and stream.read_under not in (None, (syncing,))
 
 
 def _shared_table(one: str, other: str, table: str) -> ContractError:

@@ -12,7 +12,6 @@ meet with a probability of 10**-21 among a thousand million.
 from __future__ import annotations
 
 import hashlib
-import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ import pyarrow.compute as pc
 
 from target_celonis.errors import unwritable
 from target_celonis.kinds import Kind
+from target_celonis.owner_only import owner_only
 from target_celonis.spool import Chunk, ChunkWriter, read_row_groups
 from target_celonis.table import TablePlan, deleted_rows
 
@@ -241,7 +241,7 @@ class _Superseded:
             high = bisect_left(ordered, end, low)
             if high > low:
                 relative = pc.subtract(places.slice(low, high - low), self._first_places[index])
-                with open(self._path(index), "ab", opener=_private) as file:
+                with open(self._path(index), "ab", opener=owner_only) as file:
                     file.write(relative.buffers()[1])
             low = high
 
@@ -277,7 +277,7 @@ def _superseded(
     found = _Superseded(directory, first_places)
     paths = [directory / f"keys-{number:03d}" for number in range(partitions)]
     with ExitStack() as stack:
-        files = [stack.enter_context(open(path, "wb", opener=_private)) for path in paths]
+        files = [stack.enter_context(open(path, "wb", opener=owner_only)) for path in paths]
         writers = [stack.enter_context(pa.ipc.new_stream(file, _DEALT)) for file in files]
         for place, keys in _keys(chunks, plan):
             _deal(keys, place, writers)
@@ -370,11 +370,6 @@ def _repeated(path: Path) -> Any:  # pyarrow ships no types
     same = pc.and_(pc.equal(before["high"], after["high"]), pc.equal(before["low"], after["low"]))
     places = before["place"].filter(same).combine_chunks()
     return places.take(pc.array_sort_indices(places))
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that none but its owner may read."""
-    return os.open(path, flags, 0o600)
 
 
 def _counting(first: int, count: int) -> Any:  # pyarrow ships no types

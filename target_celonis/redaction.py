@@ -36,17 +36,25 @@ class Redaction:
     def __init__(self) -> None:
         self._secrets: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._is_current = True
         self._lock = threading.Lock()
 
     def add(self, secret: str) -> None:
         """Hide a secret from now on; may be called from any thread."""
         with self._lock:
-            if len(secret) < SHORTEST or secret in self._secrets:
-                return
-            self._secrets.add(secret)
-            # The longest first: one may be part of another.
-            known = sorted(self._secrets, key=len, reverse=True)
-            self._pattern = re.compile("|".join(_spellings(one) for one in known))
+            if len(secret) >= SHORTEST and secret not in self._secrets:
+                self._secrets.add(secret)
+                self._is_current = False
+
+    def _known(self) -> re.Pattern[str] | None:
+        """Return a pattern for all secrets, made when it is needed."""
+        if not self._is_current:
+            with self._lock:
+                # The longest first: one may be part of another.
+                known = sorted(self._secrets, key=len, reverse=True)
+                self._pattern = re.compile("|".join(_spellings(one) for one in known))
+                self._is_current = True
+        return self._pattern
 
     def add_address(self, address: str) -> None:
         """Hide the password in an address, such as a proxy's."""
@@ -58,7 +66,7 @@ class Redaction:
 
     def text(self, line: str) -> str:
         """Return a text without the secrets."""
-        pattern = self._pattern
+        pattern = self._known()
         return line if pattern is None else pattern.sub(MASK, line)
 
     @contextmanager
@@ -72,6 +80,10 @@ class Redaction:
         finally:
             for handler, formatter in before:
                 handler.setFormatter(formatter)
+
+
+SECRETS = Redaction()
+"""The secrets of this process; each ``Secret`` adds itself."""
 
 
 class _Redacting(logging.Formatter):

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import click
 
@@ -27,7 +28,13 @@ from target_celonis.budget import SubmitBudget
 from target_celonis.clock import StoppedError, SystemClock
 from target_celonis.dry_run import DryRun, plan_lines
 from target_celonis.embedded import EmbeddedCelonis
-from target_celonis.errors import InternalError, LimitError, SignalError, TargetCelonisError
+from target_celonis.errors import (
+    InternalError,
+    LimitError,
+    SignalError,
+    TargetCelonisError,
+    as_error,
+)
 from target_celonis.http import Http
 from target_celonis.jobs import PushJobs
 from target_celonis.journal import NoJournalError, read_account
@@ -46,7 +53,7 @@ from target_celonis.messages import (
 from target_celonis.preflight import Check, preflight
 from target_celonis.push import DataPush
 from target_celonis.pusher import Pusher
-from target_celonis.redaction import Redaction
+from target_celonis.redaction import SECRETS
 from target_celonis.report import (
     RunReport,
     StreamReport,
@@ -58,8 +65,9 @@ from target_celonis.report import (
 from target_celonis.restart import doubled, settle_dead_runs
 from target_celonis.run_directory import RunDirectory
 from target_celonis.signals import Signals
+from target_celonis.submits import Submits
 from target_celonis.table_notes import TableNotes
-from target_celonis.waits import Waits
+from target_celonis.waits import Waiter, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -88,11 +96,10 @@ class Run:
         self._clock = SystemClock()
         self._signals = Signals(self._clock)
         self._waits = Waits()
-        self._redaction = Redaction()
         self._started_at = self._clock.now()
         self._run_id = ""
         self._loader: Loader | None = None
-        self._jobs: PushJobs | None = None
+        self._submits: Submits | None = None
         self._notices: list[str] = []
 
     def check(self) -> None:
@@ -119,8 +126,8 @@ class Run:
         with self._protected():
             try:
                 seen = self._load(file)
-            except TargetCelonisError as error:
-                self._report(error)
+            except Exception as error:
+                self._report(as_error(error))
                 raise
             self._report(None)
             return seen
@@ -130,17 +137,19 @@ class Run:
             inherited = settle_dead_runs(directory.dead_runs, celonis)
             self._notices += inherited.notices
             budget = self._budget(directory)
-            self._jobs = PushJobs(
+            waiter = Waiter(self._clock, self._waits)
+            journal = directory.journal
+            self._submits = Submits(celonis, self._config, journal, budget, waiter)
+            jobs = PushJobs(
                 celonis,
                 self._config,
-                self._clock,
-                directory.journal,
-                budget=budget,
-                waits=self._waits,
+                journal,
+                submits=self._submits,
+                waiter=waiter,
                 inherited=inherited.running_job_ids,
             )
             notes = TableNotes(directory.base, self._place())
-            route = DataPush(celonis, self._config, self._jobs, budget, notes)
+            route = DataPush(celonis, self._config, jobs, budget, notes)
             seen = self._load_through(route, directory, file, _print_state)
             logger.info("%s", self._where_to_look(celonis))
             return seen
@@ -173,14 +182,11 @@ class Run:
     @contextmanager
     def _protected(self) -> Iterator[None]:
         """Take signals, and keep secrets out of the log."""
-        config = self._config
-        oauth = config.oauth.secret if config.oauth is not None else None
-        for secret in (config.api_key, oauth):
-            if secret is not None:
-                self._redaction.add(secret.reveal())
-        if config.proxy is not None:
-            self._redaction.add_address(config.proxy.reveal())
-        with self._redaction.installed(), self._signals.installed():
+        for address in getproxies().values():
+            SECRETS.add_address(address)
+        if self._config.proxy is not None:
+            SECRETS.add_address(self._config.proxy.reveal())
+        with SECRETS.installed(), self._signals.installed():
             yield
 
     def _load_through(
@@ -222,7 +228,7 @@ class Run:
         """Return the submits of this machine; the emulator of one's own has no limit."""
         if self._config.embedded:
             return None
-        team = urlsplit(self._config.base_url).netloc
+        team = urlsplit(self._config.base_url.removesuffix(":443")).netloc
         return SubmitBudget(directory.base, team, self._config.submits_per_hour, self._clock)
 
     def _where_to_look(self, celonis: Celonis) -> str:
@@ -245,7 +251,6 @@ class Run:
             if self._config.embedded:
                 embedded = EmbeddedCelonis(self._config, directory.path, self._clock)
                 base_url, key = embedded.base_url, embedded.key
-                self._redaction.add(key.reveal())
             with Http(
                 base_url,
                 self._clock,
@@ -343,7 +348,7 @@ class Run:
             connection_id=self._config.connection_id,
             streams=tuple(counts),
             waits=self._waits.by_cause(),
-            submits_used=self._jobs.submits if self._jobs is not None else 0,
+            submits_used=self._submits.count if self._submits is not None else 0,
             states_read=dispatch.states_read if dispatch is not None else 0,
             states_released=dispatch.states_released if dispatch is not None else 0,
             last_state_line=dispatch.last_state_line if dispatch is not None else None,
@@ -354,7 +359,7 @@ class Run:
         if self._config.report_path is None:
             return
         try:
-            write_report(self._config.report_path, report, self._redaction.text)
+            write_report(self._config.report_path, report, SECRETS.text)
         except OSError as failure:
             logger.warning(
                 "The report could not be written to %s: %s.",

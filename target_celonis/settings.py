@@ -292,8 +292,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "spool_limit_gb",
         "number",
-        "How much may wait on disk, in gigabytes; default: 80 % of what is free at the start. Before "
-        "it is full, streams that append or upsert are pushed early.",
+        "How much may wait on disk, in gigabytes; default: 80 % of what is free at the start. "
+        "Before it is full, streams that append or upsert are pushed early.",
         minimum=0.01,
     ),
     Setting(

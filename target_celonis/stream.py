@@ -239,6 +239,21 @@ class Stream:
             self.close_writer()
             self.plan = wider
 
+    def has_ended(self, syncing: str | None, sources: set[str]) -> bool:
+        """Return whether a state says that the tap reads another stream by now.
+
+        Some taps name in ``currently_syncing`` an id that is not the stream's name. So a value that
+        is no stream's name proves something only if it is not the one under which the last record
+        came.
+
+        Args:
+            syncing: The value.
+            sources: The tap's names of all streams.
+        """
+        if syncing is None or (syncing in sources and syncing != self.source):
+            return True
+        return syncing != self.source and self.read_under not in (None, (syncing,))
+
     def end(self, sequence: int) -> None:
         """Take note that another message says it has no more records."""
         self._ended_at = sequence

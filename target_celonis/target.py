@@ -21,7 +21,8 @@ from singer_sdk.singerlib.encoding.base import GenericSingerReader
 from singer_sdk.sinks import Sink
 
 from target_celonis.config import Config, parse, read_files
-from target_celonis.errors import InputError, InternalError, SettingsError, TargetCelonisError
+from target_celonis.errors import InputError, SettingsError, TargetCelonisError, as_error
+from target_celonis.redaction import SECRETS
 from target_celonis.run import Run
 from target_celonis.settings import json_schema
 
@@ -202,29 +203,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except click.Abort:
         return 128 + signal.SIGINT
-    except TargetCelonisError as error:
-        failure = error
     except Exception as error:
-        logger.debug("Unexpected.", exc_info=True)
-        place = _place_of(error)
-        failure = InternalError(
-            "TC-INTERNAL-02",
-            f"An unexpected {type(error).__name__} at {place}.",
-            "Please report this as a bug; LOGLEVEL=DEBUG shows more.",
-        )
+        failure = as_error(error)
+        if failure is not error:
+            with SECRETS.installed():
+                logger.debug("Unexpected.", exc_info=True)
     else:
         return 0
-    click.echo(f"target-celonis: {failure}", err=True)
+    click.echo(f"target-celonis: {SECRETS.text(str(failure))}", err=True)
     return failure.exit_code
-
-
-def _place_of(error: BaseException) -> str:
-    """Return the innermost module and line of ours that an error came through."""
-    place = "an unknown place"
-    traceback = error.__traceback__
-    while traceback is not None:
-        module = traceback.tb_frame.f_globals.get("__name__", "")
-        if module.startswith("target_celonis"):
-            place = f"{module}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return place
