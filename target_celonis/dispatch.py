@@ -76,17 +76,16 @@ class Dispatch:
 
         The caller settles each receipt's task.
         """
+        idle = not self._pusher.busy  # asked first: what has failed by then is among the outcomes
         came = self._pusher.outcomes()
         for outcome in came:
             if isinstance(outcome, FailedPush):
                 self.lose(outcome.task)
                 self.failure = self.failure or outcome.error
-        return came, self._push_appends()
+        return came, self._push_appends() if idle else []
 
     def _push_appends(self) -> list[PushTask]:
         """Push what appends if its state can still go out; return the others."""
-        if not self._appends or self._pusher.busy:
-            return []
         ready, self._appends = self._appends, []
         given_up: list[PushTask] = []
         while True:  # each that is given up holds back states of others

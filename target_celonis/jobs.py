@@ -124,8 +124,8 @@ class PushJobs:
                     job.status,
                 )
                 self._follow(table, job.id, "push jobs of other runs")
-                if job.id in self._inherited:
-                    self.delete(job.id)
+            if job.id in self._inherited and job.status != JobStatus.NEW:
+                self.delete(job.id, executed=True)
         self._settled_tables.add(table.casefold())
 
     # --- create, upload, delete

@@ -9,6 +9,7 @@ Each line is a JSON object: ``at`` (UTC), ``step``, and what the step is about. 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -84,11 +85,18 @@ class Journal:
             if self._file is None:
                 return
             try:
-                os.write(self._file, line.encode("utf-8", "surrogatepass"))
+                self._write(self._file, line.encode("utf-8", "surrogatepass"))
                 if step not in _FREQUENT:
                     os.fsync(self._file)
             except OSError as error:
                 raise unwritable(self.path.parent, error) from None
+
+    def _write(self, file: int, line: bytes) -> None:
+        """Append a line, or nothing: behind half a line no other could be read."""
+        written = os.write(file, line)
+        if written < len(line):
+            os.ftruncate(file, os.fstat(file).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Write no more."""
@@ -176,7 +184,7 @@ def read_account(path: Path) -> Account:
     for number, line in enumerate(lines):
         try:
             _take(account, json.loads(line), first=number == 0)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError):
             raise NoJournalError(f"line {number + 1}") from None
     return account
 

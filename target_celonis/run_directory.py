@@ -141,15 +141,20 @@ class RunDirectory:
         self._count = 0
         self._locks: int | None = None
         self.knows_the_past = not self._place or (self.base / "locks").exists()
-        try:
-            self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._look_for_dead_runs()
-            self.path, self._lock = _make_run(self.base)
-            self.room = Room(self.path, limit_bytes)
-            self.journal = Journal(self.path, clock)
-        except OSError as error:
-            raise unwritable(self.base, error) from None
-        self.journal.note(Step.RUN_OPENED, place=self._place, process_id=os.getpid())
+        with contextlib.ExitStack() as opened:  # to be closed again where the rest fails
+            try:
+                self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
+                opened.callback(self._leave_dead_runs)
+                self._look_for_dead_runs()
+                self.path, self._lock = _make_run(self.base)
+                opened.callback(os.close, self._lock)
+                self.room = Room(self.path, limit_bytes)
+                self.journal = Journal(self.path, clock)
+                opened.callback(self.journal.close)
+            except OSError as error:
+                raise unwritable(self.base, error) from None
+            self.journal.note(Step.RUN_OPENED, place=self._place, process_id=os.getpid())
+            opened.pop_all()
 
     def _look_for_dead_runs(self) -> None:
         """Remove the rows of runs that no longer live: they come again from the tap."""
@@ -161,25 +166,34 @@ class RunDirectory:
                 if lock is not None:
                     self._take_dead_run(path, lock)
 
+    def _leave_dead_runs(self) -> None:
+        for run in self.dead_runs:
+            run.leave()
+
     def _take_dead_run(self, path: Path, lock: int) -> None:
-        for entry in path.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
         account = Account()
         try:
+            for entry in path.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
             account = read_account(path / NAME)
         except FileNotFoundError:
             pass  # it was killed before it began
+        except OSError:
+            os.close(lock)
+            raise
         except NoJournalError as error:
             aside = path.with_name(f"set-aside-{path.name}")
-            path.rename(aside)
+            try:
+                path.rename(aside)
+            finally:
+                os.close(lock)
             logger.warning(
                 "The journal of an earlier run cannot be read (%s) and is set aside: %s. Push jobs "
                 "that it left in Celonis are not known.",
                 error,
                 aside,
             )
-            os.close(lock)
             return
         run = DeadRun(path, account, lock)
         if not account.unsettled and not account.appended_beyond_state:
@@ -206,6 +220,9 @@ class RunDirectory:
         try:
             if self._locks is None:
                 self._locks = os.open(self.base / "locks", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise unwritable(self.base, error) from None
+        try:
             fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
         except (BlockingIOError, PermissionError):  # which of them differs between systems
             raise LimitError(
@@ -240,8 +257,7 @@ class RunDirectory:
     def close(self) -> None:
         """Remove the directory, but for a journal that names jobs which are still in Celonis."""
         self.journal.close()
-        for run in self.dead_runs:
-            run.leave()
+        self._leave_dead_runs()
         try:
             settled = not read_account(self.journal.path).unsettled
         except (OSError, NoJournalError):

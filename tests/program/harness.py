@@ -173,6 +173,9 @@ class Emulator:
     def requests(self) -> dict[tuple[str, str], int]:
         return {(r["method"], r["path"]): r["count"] for r in self._ask("GET", "requests")}
 
+    def set_fault(self, fault: Mapping[str, Any]) -> None:
+        self._ask("POST", "faults", json=fault)
+
     def stop(self) -> None:
         self.session.close()
         self.process.terminate()
@@ -324,9 +327,11 @@ class Target:
         assert (ended.code, ended.last_words.split()[1]) == (code, f"[{error}]"), ended.err
         return ended
 
-    def start(self, *arguments: str, **settings: Any) -> Running:
-        """Start a run that the test feeds."""
+    def start(self, *arguments: str, killed_at: Sequence[str] = (), **settings: Any) -> Running:
+        """Start a run that the test feeds, or one that ends itself at a point of its way."""
         command = self.command(*arguments, **settings)
+        if killed_at:  # in place of ``-m target_celonis``
+            command[1:3] = [str(Path(__file__).with_name("killed_program.py")), *killed_at, "--"]
         log = self.directory / f"stderr-{self._runs}.txt"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -352,7 +357,12 @@ class Target:
             assert ended.last_words.startswith("target-celonis: [TC-")
             assert "Traceback" not in ended.err
         # Nothing of a run stays but what the next one is to know.
-        assert {path.name for path in self.spool.glob("*")} <= {"tables", "locks", "submits"}
+        left = {path.name for path in self.spool.glob("*")} - {"tables", "locks", "submits"}
+        if "left running" in ended.err or "could not be deleted" in ended.err:
+            for run in self.runs_in_spool():  # its journal names what is still in Celonis
+                assert {path.name for path in run.iterdir()} <= {"journal.jsonl", "lock"}
+                left.discard(run.name)
+        assert left == set()
 
     def runs_in_spool(self) -> list[Path]:
         return sorted(self.spool.glob("run-*"))

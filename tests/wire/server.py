@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _PATHS = (
     ("jobs", re.compile(r"/(?P<prefix>[\w-]+)/api/v1/data-push/(?P<pool>[^/]+)/jobs/")),
     ("job", re.compile(r"/(?P<prefix>[\w-]+)/api/v1/data-push/[^/]+/jobs/(?P<job>[^/]+)")),
-    ("chunks", re.compile(r".*/jobs/(?P<job>[^/]+)/chunks/upserted")),
+    ("chunks", re.compile(r".*/jobs/(?P<job>[^/]+)/chunks/(upserted|deleted)")),
+    ("chunk list", re.compile(r".*/jobs/(?P<job>[^/]+)/chunks")),
     ("tables", re.compile(r"/integration/api/pools/(?P<pool>[^/]+)/tables")),
     ("columns", re.compile(r"/integration/api/pools/(?P<pool>[^/]+)/columns")),
     ("connection", re.compile(r"/integration/api/pools/[^/]+/data-sources/(?P<id>[^/]+)")),
@@ -103,7 +104,9 @@ class WireServer:
         accepts: Authorization headers that are not answered with 401; None for all.
         tables: What the listing of tables shows.
         columns: What the listing of columns shows, by table name.
+        jobs: What the listing of push jobs shows.
         bytes_sent: Of endless bodies and floods.
+        watch: Called with each request before it is answered.
     """
 
     port: int = 0
@@ -113,7 +116,9 @@ class WireServer:
     prefixes: tuple[str, ...] = ("data-ingestion", "integration")
     tables: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
     bytes_sent: int = 0
+    watch: Callable[[Seen], None] | None = None
     wrap_socket: Callable[[socket.socket], socket.socket] | None = None
     scheme: str = "http"
     _ids: Any = field(default_factory=lambda: itertools.count(1))
@@ -162,7 +167,8 @@ class WireServer:
         if self.accepts is not None and headers.get("authorization") not in self.accepts:
             return Reply(401, {"error": "Unauthorized"})
         ordinary: dict[str, Any] = {
-            "list": [],
+            "list": self.jobs,
+            "chunk list": [],
             "create": lambda: {"id": f"job-{next(self._ids)}", "status": "NEW"},
             "show": lambda: {"id": path.rsplit("/", 1)[-1], "status": "DONE", "logs": []},
             "tables": self.tables,
@@ -201,6 +207,8 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.drop not in ("unread", "early"):
             body = self.rfile.read(int(headers.get("content-length", 0)))
         wire.seen.append(Seen(kind, self.command, self.path, headers, body))
+        if wire.watch is not None:
+            wire.watch(wire.seen[-1])
         time.sleep(reply.delay_seconds)
         if reply.drop == "garbage":
             socket.socket.send(self.connection, b"\x17\x03\x03\x00\x20" + b"?" * 32)
