@@ -98,14 +98,18 @@ class PushJobs:
         connection_id = self._celonis.connection_id
         return [job for job in self._celonis.list_jobs() if job.connection_id == connection_id]
 
-    def wait_for_others(self, table: str, listed: Sequence[PushJob]) -> None:
+    def wait_for_others(self, table: str, listed: Sequence[PushJob]) -> bool:
         """Wait until no job of another run is under way on a table, once for each table.
+
+        Returns:
+            Whether one was.
 
         Raises:
             LimitError: One did not end in time.
         """
+        waited = False
         if table.casefold() in self._settled_tables:
-            return
+            return waited
         for job in listed:
             if job.table.casefold() != table.casefold() or job.id in self._ours:
                 continue
@@ -124,9 +128,11 @@ class PushJobs:
                     job.status,
                 )
                 self._follow(table, job.id, "push jobs of other runs")
+                waited = True
             if job.id in self._inherited and job.status != JobStatus.NEW:
                 self.delete(job.id, executed=True)
         self._settled_tables.add(table.casefold())
+        return waited
 
     # --- create, upload, delete
 

@@ -100,6 +100,8 @@ class DataPush:
         Raises:
             ContractError: The table in the pool does not fit the stream.
         """
+        if self._jobs.wait_for_others(task.plan.table, listing.jobs):
+            listing = self.look()  # it may have made the table, or changed its columns
         is_there, listed = self._table(task, listing)
         plan = task.plan if listed is None else fitted(task.plan, listed, self._config)
         keeps_table = task.type is JobType.DELTA
@@ -263,7 +265,6 @@ class DataPush:
         """
         table = push.task.plan.table
         try:
-            self._jobs.wait_for_others(table, push.listed_jobs)
             for job in push.jobs:
                 self._jobs.carry_out(table, job)
                 done = "deleted" if job.deletes else "loaded"

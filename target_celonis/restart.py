@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("target-celonis")
 
+_LEFT = {JobStatus.NEW: "NEW", JobStatus.DONE: "DONE"}
+"""Statuses to name; the log of a run that goes well has no line with the word ERROR."""
+
 
 @dataclass(frozen=True)
 class Inheritance:
@@ -59,10 +62,11 @@ def settle_dead_runs(runs: Sequence[DeadRun], celonis: Celonis) -> Inheritance:
             logger.warning("What that run left is for a later run to settle: %s", error)
             run.leave()
             continue
-        notices += doubled(account, f"the run of {account.started_at}, which was cut off,")
-        run.drop()
-    for notice in notices:
-        logger.warning("%s", notice)
+        told = doubled(account, f"the run of {account.started_at}, which was cut off,")
+        for notice in told:
+            logger.warning("%s", notice)
+        notices += told
+        run.drop()  # last: whoever is killed before has the next run tell it again
     return Inheritance(frozenset(running), tuple(notices))
 
 
@@ -76,9 +80,8 @@ def _is_left_running(job: JournalJob, celonis: Celonis) -> bool:
     elif found.status not in TERMINAL:
         return True
     celonis.delete_job(job.id)
-    logger.info(
-        "Table %s: push job %s, which was left %s, deleted.", job.table, job.id, found.status
-    )
+    left = _LEFT.get(found.status, "ended otherwise than DONE")
+    logger.info("Table %s: push job %s, which was left %s, deleted.", job.table, job.id, left)
     return False
 
 

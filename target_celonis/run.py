@@ -170,8 +170,11 @@ class Run:
             with self._protected():
                 try:
                     self._load_through(route, directory, file, lambda _: None)
-                finally:
-                    self._say_counts()
+                except BaseException:
+                    with suppress(InternalError):
+                        self._say_counts()
+                    raise
+                self._say_counts()
         finally:
             directory.close()
         for line in plan_lines(route.planned):

@@ -19,12 +19,14 @@ or when a chunk is due.
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import hashlib
 import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from dataclasses import dataclass
@@ -271,6 +273,15 @@ class RunDirectory:
             if lock is not None:
                 with contextlib.suppress(OSError):
                     os.close(lock)
+
+
+def _refuse_foreign(base: Path) -> None:
+    """Make sure that a directory in a place that all users can write is of this user alone."""
+    if not hasattr(os, "getuid"):  # Windows, where that place is the user's own
+        return
+    seen = base.lstat()
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o077:
+        raise PermissionError(errno.EPERM, "it is not a directory of this user alone")
 
 
 def _user() -> str:
