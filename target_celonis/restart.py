@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("target-celonis")
 
-_LEFT = {JobStatus.NEW: "NEW", JobStatus.DONE: "DONE"}
-"""Statuses to name; the log of a run that goes well has no line with the word ERROR."""
+_NAMED = (JobStatus.NEW, JobStatus.DONE)
+"""Not the others: the log of a run that goes well has no line with the word ERROR."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def _is_left_running(job: JournalJob, celonis: Celonis) -> bool:
     elif found.status not in TERMINAL:
         return True
     celonis.delete_job(job.id)
-    left = _LEFT.get(found.status, "ended otherwise than DONE")
-    logger.info("Table %s: push job %s, which was left %s, deleted.", job.table, job.id, left)
+    status = found.status if found.status in _NAMED else "not DONE"
+    logger.info("Table %s: push job %s, which was left %s, deleted.", job.table, job.id, status)
     return False
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import sys
@@ -79,7 +80,10 @@ def main() -> None:
         if pid == 0:
             orders.close()
             os.close(answers)
-            sys.exit(run(json.loads(line)))
+            code = run(json.loads(line))
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)  # to take down what was imported would take longer than the run
         os.write(answers, b"%d\n" % pid)
         _, status = os.waitpid(pid, 0)
         os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(status))

@@ -219,7 +219,7 @@ def _faults_of(there: Situation) -> Iterator[tuple[str, str]]:
     for name in (*REFUSALS, *LOST, *FALSE, *SLOW):
         if name == "slow" or not _is_a_lie(name, there, "before"):
             yield name, "before"
-        if there.match == "upload_chunk" and name in {**REFUSALS, **LOST} and name != "hang":
+        if there.match == "upload_chunk" and name in LOST and name != "hang":
             yield name, "during"
         if there.writes and name not in REFUSALS:
             yield name, "after"
@@ -236,6 +236,14 @@ def _is_a_lie(name: str, there: Situation, when: str) -> bool:
     return name in FALSE and not there.answers and there.writes and when == "before"
 
 
+def _times_of(there: Situation, name: str, when: str) -> tuple[str, ...]:
+    """Return how often a fault comes: three times only where a call is tried more than once."""
+    if not there.match:
+        return ("once",)
+    tried_again = name in LOST or name.startswith("429")
+    return tuple(TIMES) if tried_again and when != "during" else ("once", "for ever")
+
+
 def all_cells() -> list[Cell]:
     """Return the cells that are run.
 
@@ -246,7 +254,7 @@ def all_cells() -> list[Cell]:
     turn = itertools.count()
     for there in SITUATIONS:
         for name, when in _faults_of(there):
-            for times in TIMES if there.match else ("once",):
+            for times in _times_of(there, name, when):
                 number = next(turn)
                 methods = (
                     there.methods

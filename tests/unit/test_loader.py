@@ -855,7 +855,7 @@ def test_row_groups_in_the_making_stay_within_the_memory_limit(tmp_path: Path) -
 
 def noise() -> str:
     """A text that cannot be compressed."""
-    return random.randbytes(20_000).hex()
+    return random.randbytes(8_000).hex()  # noqa: S311  # no secrets
 
 
 def test_a_full_spool_closes_the_checkpoint_early(tmp_path: Path) -> None:
@@ -868,7 +868,7 @@ def test_a_full_spool_closes_the_checkpoint_early(tmp_path: Path) -> None:
             run.record("events", number, text=noise())
             states.append(run.state())
             assert run.spool.room.used_bytes() <= 3_000_000
-        assert len(run.celonis.verbs("commit")) >= 4  # of 12 MB, though no time has passed
+        assert len(run.celonis.verbs("commit")) >= 4  # of 9 MB, though no time has passed
         assert len(run.states) >= 2
         run.loader.finish()
         assert run.ids("events") == list(range(300))
@@ -1032,7 +1032,7 @@ def test_any_run_keeps_the_promises(drawn: list[Any]) -> None:
                 run.loader.finish()
             expected.over = {}
             # The rest is appended all or not at all, and only if its state could go out.
-            if run.celonis.tables.get("plain", []) != before:
+            if len(run.celonis.tables.get("plain", [])) > len(before):
                 assert expected.plain[-1:] <= run.states[-1:]
             else:
                 expected.plain = before
