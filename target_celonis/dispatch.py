@@ -11,17 +11,16 @@ stand twice. So they are pushed only while a state behind them can still go out.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from target_celonis.checkpoint import StateLedger
-from target_celonis.errors import LimitError, TargetCelonisError
 from target_celonis.journal import Step
 from target_celonis.pusher import FailedPush
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from target_celonis.errors import TargetCelonisError
     from target_celonis.journal import Journal
     from target_celonis.pusher import Pusher
     from target_celonis.route import PushTask, Receipt
@@ -110,29 +109,14 @@ class Dispatch:
         """Hand out the newest state that is safe.
 
         Raises:
-            LimitError: The journal cannot be written, or the output.
+            LimitError: It cannot be written to the output.
         """
         safe = self.ledger.take_safe()
         if safe is None:
             return
         line, state = safe
-        self._journal.note(Step.STATE_MEANT, line=line)
-        self._hand_out(line, state)
-        self._journal.note(Step.STATE_RELEASED, line=line)
-
-    def release_after_failure(self) -> None:
-        """Hand out the newest state that is safe, whether or not that can be noted."""
-        safe = self.ledger.take_safe()
-        if safe is None:
-            return
-        line, state = safe
-        with suppress(LimitError):
-            self._journal.note(Step.STATE_MEANT, line=line)
-        self._hand_out(line, state)
-        with suppress(LimitError):
-            self._journal.note(Step.STATE_RELEASED, line=line)
-
-    def _hand_out(self, line: int, state: bytes) -> None:
+        self._journal.record(Step.STATE_MEANT, line=line)
         self._release(state)
+        self._journal.record(Step.STATE_RELEASED, line=line)
         self.states_released += 1
         self.last_state_line = line

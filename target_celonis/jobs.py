@@ -197,7 +197,7 @@ class PushJobs:
 
     def _note_created(self, job_id: str, spec: JobSpec, content: JobContent) -> None:
         self._ours.add(job_id)
-        self._journal.note(
+        self._journal.record(
             Step.JOB_CREATED,
             job=job_id,
             table=spec.table,
@@ -229,7 +229,7 @@ class PushJobs:
                 )
             else:
                 job.confirmed.append(chunk)
-                self._journal.note(Step.CHUNK_CONFIRMED, job=job.id, file=chunk.path.name)
+                self._journal.record(Step.CHUNK_CONFIRMED, job=job.id, file=chunk.path.name)
                 return
 
     def all_arrived(self, job: OpenJob) -> bool:
@@ -255,10 +255,7 @@ class PushJobs:
             self._celonis.delete_job(job_id)
         except (TargetCelonisError, StoppedError):
             return False
-        try:
-            self._journal.note(Step.JOB_DELETED, job=job_id, unexecuted=not executed)
-        except LimitError:  # the next run will find that it is gone
-            logger.warning("That push job %s is deleted could not be noted.", job_id)
+        self._journal.record(Step.JOB_DELETED, job=job_id, unexecuted=not executed)
         return True
 
     # --- execute
@@ -277,10 +274,10 @@ class PushJobs:
             if ended is None:
                 raise _gone(table, job.id)
             if ended.status != JobStatus.DONE:
-                self._journal.note(Step.ENDED_BADLY, job=job.id, status=ended.status)
+                self._journal.record(Step.ENDED_BADLY, job=job.id, status=ended.status)
                 self.delete(job.id, executed=True)
                 raise _ended_badly(table, ended)
-            self._journal.note(Step.DONE, job=job.id, rows=job.rows)
+            self._journal.record(Step.DONE, job=job.id, rows=job.rows)
         finally:
             self._submits.ended()
         if not self.delete(job.id, executed=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import threading
 from dataclasses import dataclass, field
@@ -18,13 +19,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from target_celonis.errors import unwritable
+from target_celonis.errors import LimitError, unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from target_celonis.clock import Clock
+
+logger = logging.getLogger("target-celonis")
 
 NAME = "journal.jsonl"
 
@@ -65,12 +68,13 @@ class Journal:
         self.path = directory / NAME
         self._clock = clock
         self._lock = threading.Lock()
+        self._is_said = False
         self._file: int | None = os.open(
             self.path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600
         )
 
     def note(self, step: Step, **about: Any) -> None:
-        """Write a line.
+        """Write a line about what is meant to be done.
 
         Args:
             step: What is meant or done.
@@ -97,6 +101,15 @@ class Journal:
         if written < len(line):
             os.ftruncate(file, os.fstat(file).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def record(self, step: Step, **about: Any) -> None:
+        """Write a line about what has been done; a disk that is full does not undo it."""
+        try:
+            self.note(step, **about)
+        except LimitError as error:
+            if not self._is_said:
+                self._is_said = True
+                logger.warning("The journal cannot be written; the run goes on: %s", error.message)
 
     def close(self) -> None:
         """Write no more."""
@@ -164,6 +177,9 @@ class Account:
         ]
 
 
+_DAMAGE = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+
+
 class NoJournalError(ValueError):
     """A file is there that no run of this program wrote."""
 
@@ -184,7 +200,7 @@ def read_account(path: Path) -> Account:
     for number, line in enumerate(lines):
         try:
             _take(account, json.loads(line), first=number == 0)
-        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError):
+        except _DAMAGE:
             raise NoJournalError(f"line {number + 1}") from None
     return account
 

@@ -446,9 +446,11 @@ class Loader:
         self._failed = True
         self._pusher.close()
         for outcome in self._pusher.outcomes():
-            if not isinstance(outcome, FailedPush):
+            if isinstance(outcome, FailedPush):
+                self._streams[outcome.task.plan.stream].report.failure = outcome.error.code
+            else:
                 self._count(outcome)
-        self.dispatch.release_after_failure()
+        self.dispatch.release_safe()
 
     def reports(self) -> list[StreamReport]:
         """Return the counts of every stream, whatever is not loaded counted as such.

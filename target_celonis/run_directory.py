@@ -252,7 +252,7 @@ class RunDirectory:
     def closed(self, chunk: Chunk) -> None:
         """Note that a chunk is whole."""
         name = str(chunk.path.relative_to(self.path))
-        self.journal.note(
+        self.journal.record(
             Step.CHUNK_CLOSED, file=name, rows=chunk.rows, size_bytes=chunk.size_bytes
         )
 

@@ -94,9 +94,7 @@ class Submits:
         try:
             if self._one_at_a_time:
                 self._wait_for_ours()
-            self._execute(
-                table, job, Deadline(self._waiter.clock, self._config.wait_timeout_seconds)
-            )
+            self._execute(table, job)
             with self._counting:
                 self._running += 1
         finally:
@@ -109,8 +107,9 @@ class Submits:
                 return
             self._waiter.wait(pause, "turns to execute")
 
-    def _execute(self, table: str, job: OpenJob, deadline: Deadline) -> None:
+    def _execute(self, table: str, job: OpenJob) -> None:
         """Submit a job until it is taken, or refused; after 409 and 429 the same one again."""
+        deadline = self._deadline()
         conflicts = growing(1.0, limits.CONFLICT_WAIT_SECONDS)
         rate_limited = lost = 0
         while True:
@@ -136,6 +135,7 @@ class Submits:
                 if self._running:
                     self._say_once("Celonis runs one push job at a time here; ours take turns.")
                     self._wait_for_ours()
+                    deadline = self._deadline()
                     continue
                 pause = next(conflicts) * random.uniform(0.8, 1.2)  # noqa: S311  # only spreads
                 self._pause(
@@ -150,7 +150,10 @@ class Submits:
                     job.executed = False
                 expect(answer, f"execute push job {job.id} on table `{table}`")
                 break
-        self._journal.note(Step.EXECUTED, job=job.id)
+        self._journal.record(Step.EXECUTED, job=job.id)
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._waiter.clock, self._config.wait_timeout_seconds)
 
     def _wait_for_submits(self, table: str, job: OpenJob) -> None:
         """Take one of the submits of the hour, waiting for it if need be."""
