@@ -19,13 +19,15 @@ from urllib.parse import urlsplit
 import requests
 import requests.auth
 
+from target_celonis.config import Secret
 from target_celonis.errors import AccessError, RemoteError
 from target_celonis.http import expect
 
 if TYPE_CHECKING:
+    from target_celonis.answers import Answer
     from target_celonis.clock import Clock
-    from target_celonis.config import OAuthClient, Secret
-    from target_celonis.http import Answer, Http
+    from target_celonis.config import OAuthClient
+    from target_celonis.http import Http
 
 SCHEMES = {"app_key": "AppKey", "api_key": "Bearer"}
 """Word before a key, by ``auth_method``. The two kinds of key look alike, so that ``auto`` tries
@@ -86,7 +88,7 @@ class OAuth(requests.auth.AuthBase):
         self._clock = clock
         self._host = urlsplit(http.base_url).netloc.lower()
         self._lock = threading.Lock()
-        self._token = ""
+        self._token: Secret | None = None
         self._renew_at = 0.0
         self._scope: str | None = None
 
@@ -100,7 +102,8 @@ class OAuth(requests.auth.AuthBase):
             with self._lock:
                 if self._clock.monotonic() >= self._renew_at:
                     self._get_token()
-                request.headers["Authorization"] = f"Bearer {self._token}"
+                token = self._token.reveal() if self._token is not None else ""
+                request.headers["Authorization"] = f"Bearer {token}"
         return request
 
     def renew(self) -> bool:
@@ -127,14 +130,19 @@ class OAuth(requests.auth.AuthBase):
         expect(answer, "give a token")
         content = answer.json()
         token = content.get("access_token") if isinstance(content, dict) else None
-        if not isinstance(token, str) or not token:
+        if not isinstance(token, str) or not _is_word(token):
             raise RemoteError("TC-REMOTE-05", "Celonis answered without an access token.")
         life = content.get("expires_in")
         seconds = float(life) if isinstance(life, int | float) else _DEFAULT_LIFE_SECONDS
         scope = content.get("scope")
         self._scope = scope if isinstance(scope, str) and scope else None
-        self._token = token
+        self._token = Secret(token)
         self._renew_at = self._clock.monotonic() + _RENEWED_AT * seconds
+
+
+def _is_word(token: str) -> bool:
+    """Return whether a token can stand in a header."""
+    return bool(token) and token.isascii() and token.isprintable() and " " not in token
 
 
 def _no_token(answer: Answer, client: OAuthClient) -> AccessError:

@@ -11,6 +11,7 @@ through another type and objects keep the tap's spelling.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from target_celonis.readers import READERS, MisfitError, Raws, refuse_inexact_ke
 from target_celonis.table import DELETED_COLUMN, Column, TablePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from target_celonis.messages import RecordRun
 
@@ -51,6 +52,9 @@ RULES: dict[str, str] = {
     "in the table; with `hard_delete` the row is deleted instead.",
     "unknown_property": "The record has a property that the SCHEMA lacks; it is not loaded.",
 }
+
+_NAMED = 10
+"""Columns that a sentence names."""
 
 HARMLESS_RULES = frozenset(
     {"empty_text_as_null", "text_as_value", "value_as_text", "number_as_boolean"}
@@ -272,3 +276,25 @@ def _is_deleted(row: dict[str, msgspec.Raw]) -> bool:
 def _sentence(text: str) -> str:
     """Return a text as the beginning of a sentence."""
     return text[0].upper() + text[1:]
+
+
+def rules_applied(stream: str, counts: Mapping[tuple[str, str], int]) -> list[tuple[int, str]]:
+    """Return a sentence for each rule for odd values that a stream's records met.
+
+    Args:
+        stream: Its name.
+        counts: How often, by property and rule.
+
+    Returns:
+        Log level and sentence: a warning where something of a value is lost.
+    """
+    by_rule: dict[str, list[tuple[str, int]]] = {}
+    for (name, rule), count in sorted(counts.items()):
+        by_rule.setdefault(rule, []).append((name, count))
+    lines = []
+    for rule, found in by_rule.items():
+        where = ", ".join(f"{name} ({count})" for name, count in found[:_NAMED])
+        where += f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        level = logging.INFO if rule in HARMLESS_RULES else logging.WARNING
+        lines.append((level, f"Stream {stream}: {RULES[rule]} Columns: {where}."))
+    return lines

@@ -18,13 +18,15 @@ from urllib.parse import quote
 
 from target_celonis import limits
 from target_celonis.contract import ListedColumn
-from target_celonis.errors import RemoteError
-from target_celonis.http import Answer, Http, expect
+from target_celonis.errors import OutcomeUnknownError, RemoteError
+from target_celonis.http import Http, expect
 from target_celonis.multipart import FilePart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from target_celonis.answers import Answer
 
 
 class JobType(StrEnum):
@@ -79,12 +81,14 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class PushJob:
-    """A push job as Celonis shows it."""
+    """A push job as Celonis shows it; ``connection_id`` is None in the global schema."""
 
     id: str
     status: str
     table: str
     logs: tuple[str, ...] = ()
+    type: str = ""
+    connection_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,11 @@ class Celonis:
         return [_push_job(entry) for entry in _list_of_objects(answer)]
 
     def create_job(self, spec: JobSpec) -> PushJob:
-        """Create a push job; nothing touches the table yet."""
+        """Create a push job; nothing touches the table yet.
+
+        Raises:
+            OutcomeUnknownError: One may have been created, and its id is not known.
+        """
         body: dict[str, Any] = {
             "targetName": spec.table,
             "dataPoolId": self.pool_id,
@@ -158,11 +166,27 @@ class Celonis:
             body["upsertStrategy"] = "UPSERT_WITH_NULLIFICATION"
         answer = self._http.post(self._jobs, json=body)
         expect(answer, f"create a push job for table `{spec.table}`")
-        return _push_job(answer.json())
+        try:
+            return _push_job(answer.json())
+        except RemoteError as error:
+            raise OutcomeUnknownError("TC-REMOTE-03", error.message, error.next_step) from None
 
     def get_job(self, job_id: str) -> PushJob:
         """Return a push job as it stands."""
+        job = self.find_job(job_id)
+        if job is None:
+            raise RemoteError(
+                "TC-REMOTE-02",
+                f"Push job {job_id} is gone (status 404); somebody deleted it.",
+                "Run again with the last state; look at the table first if it is appended to.",
+            )
+        return job
+
+    def find_job(self, job_id: str) -> PushJob | None:
+        """Return a push job as it stands; None when there is no such job."""
         answer = self._http.get(self._job(job_id))
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return None
         return _push_job(expect(answer, f"show push job {job_id}").json())
 
     def upload_chunk(self, job_id: str, path: Path, *, deletes: bool = False) -> None:
@@ -170,6 +194,11 @@ class Celonis:
         kind = "deleted" if deletes else "upserted"
         answer = self._http.post(f"{self._job(job_id)}/chunks/{kind}", file=FilePart(path))
         expect(answer, f"take a chunk of push job {job_id}")
+
+    def count_chunks(self, job_id: str) -> int:
+        """Return how many chunks a push job has."""
+        answer = self._http.get(f"{self._job(job_id)}/chunks")
+        return len(_list_of_objects(expect(answer, f"list the chunks of push job {job_id}")))
 
     def execute_job(self, job_id: str) -> Answer:
         """Submit a push job; 409 and 429 are answers for the caller to act on."""
@@ -241,6 +270,8 @@ def _push_job(entry: Any) -> PushJob:  # unchecked JSON
         status=str(entry.get("status")),
         table=str(entry.get("targetName")),
         logs=tuple(str(line) for line in logs) if isinstance(logs, list) else (),
+        type=str(entry.get("type")),
+        connection_id=entry.get("connectionId"),
     )
 
 

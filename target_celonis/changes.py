@@ -88,6 +88,14 @@ class WatchedRoute:
         """Hand over one chunk."""
         self._route.send(job, chunk)
 
+    def all_arrived(self, push: OpenPush) -> bool:
+        """Return whether all chunks are surely there; else what was made anew wants them again."""
+        return self._route.all_arrived(push)
+
+    def pace_seconds(self, pushes: int) -> float:
+        """Return how far apart, at least, checkpoints of so many pushes are to be."""
+        return self._route.pace_seconds(pushes)
+
     def commit(self, push: OpenPush) -> Receipt:
         """Note the table, then have the jobs carried out.
 

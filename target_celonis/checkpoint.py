@@ -11,6 +11,10 @@ state is safe exactly when no pending table has a smaller number; an idle stream
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class StateLedger:
@@ -46,13 +50,26 @@ class StateLedger:
             if index + 1 == len(self._states) or behind[index] < behind[index + 1]
         ]
 
-    def take_safe(self) -> bytes | None:
-        """Return the newest safe state that was not returned before; None when there is none."""
+    def take_safe(self) -> tuple[int, bytes] | None:
+        """Return the newest safe state that was not returned before, behind its sequence number.
+
+        None when there is none.
+        """
         first_pending = min(self._pending.values(), default=None)
-        safe: bytes | None = None
+        safe: tuple[int, bytes] | None = None
         while self._states and (first_pending is None or self._states[0][0] < first_pending):
-            safe = self._states.pop(0)[1]
+            safe = self._states.pop(0)
         return safe
+
+    def can_cover(self, sequence: int, lost: Iterable[object]) -> bool:
+        """Return whether some state behind a record can still become safe.
+
+        Args:
+            sequence: Of the record.
+            lost: Tokens that will never be settled.
+        """
+        barrier = min((self._pending[token] for token in lost), default=None)
+        return barrier is None or any(sequence < at < barrier for at, _ in self._states)
 
     def holds_back(self) -> bool:
         """Return whether a state waits for records to be settled."""

@@ -25,6 +25,7 @@ from target_celonis.publish_rules import (
     data_job_rules,
     data_model_rules,
 )
+from target_celonis.redaction import SECRETS
 from target_celonis.settings import SETTINGS, Setting
 from target_celonis.stream_rules import LoadMethod, StreamRule, StreamSettings, stream_rule
 
@@ -37,7 +38,7 @@ ENVIRONMENT_PREFIX = "TARGET_CELONIS_"
 
 
 class Secret:
-    """A text that shows itself only on demand.
+    """A text that shows itself only on demand, and that no log line shows.
 
     Args:
         text: What is to be kept out of logs, errors and reprs.
@@ -47,6 +48,7 @@ class Secret:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        SECRETS.add(text)
 
     def reveal(self) -> str:
         """Return the text, for the one header that needs it."""

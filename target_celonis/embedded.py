@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from target_celonis.clock import Clock, Deadline
 from target_celonis.config import Config, Secret
 from target_celonis.errors import SettingsError
+from target_celonis.owner_only import owner_only
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ class EmbeddedCelonis:
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         """Start the child; its standard input is the pipe that ties its life to ours."""
         variables = {k: v for k, v in os.environ.items() if not k.startswith("TARGET_CELONIS_")}
-        with self._log.open("wb") as log:
+        with open(self._log, "wb", opener=owner_only) as log:
             return subprocess.Popen(  # noqa: S603  # our own program, no shell
                 command,
                 stdin=subprocess.PIPE,

@@ -19,7 +19,10 @@ Guarantees: a message never holds a secret or a value of a record. Must not know
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CATALOGUE: dict[str, str] = {
     "TC-SETTINGS-01": "A configuration file cannot be read or is not a JSON object.",
@@ -152,6 +155,15 @@ class LimitError(TargetCelonisError):
     exit_code = 7
 
 
+def unwritable(path: Path, error: OSError) -> LimitError:
+    """Return the error for a spool directory that cannot be used."""
+    return LimitError(
+        "TC-LIMIT-02",
+        f"The spool directory {path} cannot be written: {error.strerror or 'unknown reason'}.",
+        "Free some space, or name another directory as `spool_dir`.",
+    )
+
+
 class InternalError(TargetCelonisError):
     """A fault of this program."""
 
@@ -171,3 +183,21 @@ class SignalError(TargetCelonisError):
         self.args = (signal_number, message)
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # one class, two exit codes
+
+
+def as_error(error: Exception) -> TargetCelonisError:
+    """Return an error as users are to see it; one that is none of these is a fault of ours."""
+    if isinstance(error, TargetCelonisError):
+        return error
+    place = "an unknown place"
+    traceback = error.__traceback__
+    while traceback is not None:  # the innermost line of ours that it came through
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        if module.startswith("target_celonis"):
+            place = f"{module}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return InternalError(
+        "TC-INTERNAL-02",
+        f"An unexpected {type(error).__name__} at {place}.",
+        "Please report this as a bug; LOGLEVEL=DEBUG shows more.",
+    )

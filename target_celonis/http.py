@@ -1,35 +1,35 @@
 """Requests to Celonis that end in one of three ways: done, refused, or not known.
 
-Hides the session, connection pooling, retries and their waits, and the shapes of error bodies.
-Guarantees: GET and DELETE are repeated, a POST only after 429 or when the connection was never
-made; a body is rewound first; a POST whose answer was lost raises ``OutcomeUnknownError``;
-redirects are not followed, so that the key reaches no other host; cookies are not kept; what is
-waited for is logged once. Must not know: which paths there are, or what a body means.
+Hides the session, connection pooling, retries and their waits. Guarantees: GET and DELETE are
+repeated, a POST only after 429 or when the connection was never made; a body is rewound first; a
+POST whose answer was lost, or is a web page of something in between, raises
+``OutcomeUnknownError``; redirects are not followed, so that the key reaches no other host; cookies
+are not kept; what is waited for is logged once for each path and reason, and counted. Must not
+know: which paths there are, or what a body means.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import ssl
 import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
 
 import backoff
-import msgspec
 import requests
-import requests.adapters
-import requests.auth
 import urllib3.exceptions
 
 from target_celonis import limits
+from target_celonis.answers import Answer, read_answer
 from target_celonis.clock import Clock, StoppedError
 from target_celonis.config import is_loopback
 from target_celonis.errors import AccessError, OutcomeUnknownError, RemoteError
-from target_celonis.patience import PatientAdapter
+from target_celonis.patience import NotConnectedError, PatientAdapter, causes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,62 +37,21 @@ if TYPE_CHECKING:
 
     from target_celonis.config import Secret
     from target_celonis.multipart import FilePart
+    from target_celonis.waits import Waits
 
 logger = logging.getLogger("target-celonis")
 
 _SECONDS_OF_HOUR = 3600.0
+_NETWORK = "network"
+_RATE_LIMIT = "rate limit (429)"
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came back.
+class _Session(requests.Session):
+    """A session that does not look at redirects; it would read their bodies without bounds."""
 
-    Attributes:
-        status: HTTP status.
-        body: At most ``limits.ANSWER_LIMIT_BYTES`` of it.
-        told_pause_seconds: The pause that a 429 asks for, if it names one.
-    """
-
-    status: int
-    body: bytes
-    told_pause_seconds: float | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the request was done."""
-        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
-
-    def json(self) -> Any:  # the caller checks the form
-        """Return the body's JSON.
-
-        Raises:
-            RemoteError: The body is none.
-        """
-        try:
-            return msgspec.json.decode(self.body)
-        except ValueError:
-            raise RemoteError(
-                "TC-REMOTE-05",
-                f"Celonis answered with status {self.status} and a body that is not JSON.",
-                "Check that `base_url` is the address of a Celonis team.",
-            ) from None
-
-    def explanation(self) -> str:
-        """Return what an error body says, in any of the shapes that Celonis uses."""
-        try:
-            content = msgspec.json.decode(self.body)
-        except ValueError:
-            return ""
-        if not isinstance(content, dict):
-            return ""
-        errors = content.get("errors")
-        if isinstance(errors, list):
-            found = [str(e.get("error", "")) for e in errors if isinstance(e, dict)]
-            return "; ".join(text for text in found if text)[:500]
-        names = ("message", "detail", "errorInformation", "error", "title")
-        text = next((str(content[n]) for n in names if isinstance(content.get(n), str)), "")
-        reference = content.get("reference")
-        return (f"{text} (reference {reference})" if reference else text)[:500]
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """There is none."""
 
 
 class Signature(Protocol):
@@ -125,6 +84,7 @@ class Http:
         parallel: Connections that are kept open.
         ca_bundle: Certificate authorities to trust; None for the usual ones.
         proxy: Proxy for all requests; None for what the environment says.
+        waits: Takes the pauses between tries.
     """
 
     def __init__(
@@ -134,12 +94,16 @@ class Http:
         parallel: int,
         ca_bundle: Path | None = None,
         proxy: Secret | None = None,
+        *,
+        waits: Waits | None = None,
     ) -> None:
         self.base_url = base_url
         self._clock = clock
-        self._session = requests.Session()
+        self._waits = waits
+        self._session = _Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = "target-celonis"
+        self._session.headers["Accept-Encoding"] = "identity"  # what is small stays what it is
         if proxy is not None:
             self._session.trust_env = False  # a proxy that is named goes before the environment
             self._session.proxies = {"http": proxy.reveal(), "https": proxy.reveal()}
@@ -150,7 +114,7 @@ class Http:
         adapter = PatientAdapter(pool_connections=2, pool_maxsize=parallel + 4)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
-        self._said: set[str] = set()
+        self._said: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -215,23 +179,29 @@ class Http:
                     raise self._unreachable(error) from None
             else:
                 if answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-                    raise _proxy_refuses()
+                    raise _proxy_refuses(answer.status)
                 if not renewed and self._renews(answer):
                     renewed = True
                     continue
                 retry = attempts.after_answer(answer)
                 if retry is None:
+                    if answer.ok and answer.is_page:
+                        raise _page(self.base_url)
                     return answer
-            pause, reason = retry
-            self._say(request, f"{reason}, trying again in {pause:.1f} s")
-            self._pause(request, pause)
+            self._say(request, retry)
+            self._pause(request, retry)
 
-    def _pause(self, request: _Request, seconds: float) -> None:
+    def _pause(self, request: _Request, retry: _Retry) -> None:
         """Wait, or give up on a request when the run is to stop; but what is to go, goes."""
-        if self._clock.wait(seconds):
-            if request.method != "DELETE":
-                raise StoppedError
-            self._clock.sleep(min(seconds, 1.0))
+        began = self._clock.monotonic()
+        try:
+            if self._clock.wait(retry.pause_seconds):
+                if request.method != "DELETE":
+                    raise StoppedError
+                self._clock.sleep(min(retry.pause_seconds, 1.0))
+        finally:
+            if self._waits is not None:
+                self._waits.add(retry.cause, self._clock.monotonic() - began)
 
     def _renews(self, answer: Answer) -> bool:
         """Return whether another signature may help; a 401 came before anything was done."""
@@ -256,16 +226,11 @@ class Http:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                content = bytearray()
-                for piece in response.iter_content(1 << 16):
-                    content += piece
-                    if len(content) > limits.ANSWER_LIMIT_BYTES:
-                        break
-                return Answer(
-                    status=response.status_code,
-                    body=bytes(content),
-                    told_pause_seconds=told_pause_seconds(response.headers),
-                )
+                pieces = response.raw.stream(1 << 16, decode_content=False)
+                now = self._clock.now()
+                return read_answer(response.status_code, response.headers, pieces, now)
+        except urllib3.exceptions.HTTPError as error:  # from the body
+            raise requests.ConnectionError(error) from error
         finally:
             if body:
                 body.close()
@@ -275,23 +240,38 @@ class Http:
             return self._signature
         return request.basic or _unsigned
 
-    def _say(self, request: _Request, what: str) -> None:
-        """Log a wait: for one path as a warning once, then for the curious."""
+    def _say(self, request: _Request, retry: _Retry) -> None:
+        """Log a wait: for one path and reason as a warning once, then for the curious."""
         with self._lock:
-            said = str(request) in self._said
-            self._said.add(str(request))
-        logger.log(logging.DEBUG if said else logging.WARNING, "%s: %s.", str(request), what)
+            key = (str(request), retry.reason)
+            said = key in self._said
+            self._said.add(key)
+        logger.log(
+            logging.DEBUG if said else logging.WARNING,
+            "%s: %s, trying again in %.1f s.",
+            str(request),
+            retry.reason,
+            retry.pause_seconds,
+        )
 
     def _unreachable(self, error: requests.RequestException) -> RemoteError:
-        if _certificate_is_refused(error):
+        found = list(causes(error))
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in found):
             return RemoteError(
                 "TC-REMOTE-01",
                 f"The certificate of {self.base_url} cannot be verified.",
                 "If your network has a certificate authority of its own, name its file as "
                 "`ca_bundle`.",
             )
-        if isinstance(error, requests.exceptions.ProxyError):
-            return _proxy_refuses()
+        if any(isinstance(cause, OSError) and cause.errno in _TOO_MANY_FILES for cause in found):
+            return RemoteError(
+                "TC-REMOTE-01",
+                f"Too many files are open on this machine to connect to {self.base_url}.",
+                "Raise the limit of open files (`ulimit -n`), or end what holds so many.",
+            )
+        for cause in found:
+            if isinstance(cause, NotConnectedError) and cause.by_proxy:
+                return _proxy_refuses(cause.tunnel_status)
         return RemoteError(
             "TC-REMOTE-01",
             f"Nothing answers at {self.base_url} after {limits.RETRY_TRIES} tries.",
@@ -322,6 +302,14 @@ def _unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+class _Retry(NamedTuple):
+    """Another try: after what pause, why, and how the report names what is waited for."""
+
+    pause_seconds: float
+    reason: str
+    cause: str = _NETWORK
+
+
 class _Attempts:
     """Says after each try of a request whether to try again, when, and why.
 
@@ -339,28 +327,26 @@ class _Attempts:
         self._rate_limited = 0
         self._rate_limit_seconds = 0.0
 
-    def _next(self, reason: str) -> tuple[float, str] | None:
+    def _next(self, reason: str) -> _Retry | None:
         self._tries += 1
         if self._tries >= limits.RETRY_TRIES:
             return None
-        return backoff.full_jitter(next(self._pauses)), reason
+        return _Retry(backoff.full_jitter(next(self._pauses)), reason)
 
-    def after_no_answer(self, error: requests.RequestException) -> tuple[float, str] | None:
-        """Return pause and reason of the next try; None when there is none.
+    def after_no_answer(self, error: requests.RequestException) -> _Retry | None:
+        """Return the next try; None when there is none.
 
         Raises:
             OutcomeUnknownError: It may have been done, and must not be done twice.
         """
-        if _certificate_is_refused(error):
-            return None  # it will not be another one the next time
-        if _never_sent(error):
-            return self._next("no connection")
+        if any(isinstance(cause, NotConnectedError) for cause in causes(error)):
+            return None if _final(error) else self._next("no connection")
         if self._request.repeatable:
             return self._next("no answer")
         raise _unknown(self._request)
 
-    def after_answer(self, answer: Answer) -> tuple[float, str] | None:
-        """Return pause and reason of the next try; None when the answer is to be returned.
+    def after_answer(self, answer: Answer) -> _Retry | None:
+        """Return the next try; None when the answer is the last.
 
         Raises:
             OutcomeUnknownError: The answer does not say whether it was done.
@@ -374,12 +360,15 @@ class _Attempts:
             self._rate_limit_seconds += pause
             if self._rate_limit_seconds > limits.RATE_LIMIT_LONGEST_SECONDS:
                 return None
-            return pause, "too many requests (429)"
+            return _Retry(pause, "too many requests (429)", _RATE_LIMIT)
+        is_page = answer.ok and answer.is_page
         if self._request.repeatable:
+            if is_page:
+                return self._next("a web page in place of an answer")
             return self._next(f"status {status}") if _is_fault(status) else None
         # A 500 that names a reference is Celonis' own answer: it looked, and said no.
         refused = status == HTTPStatus.INTERNAL_SERVER_ERROR and b'"reference"' in answer.body
-        if _is_fault(status) and not refused:
+        if is_page or (_is_fault(status) and not refused):
             raise _unknown(self._request)
         return None
 
@@ -404,49 +393,32 @@ def rate_limit_pause(answer: Answer, times: int, now: float) -> float:
     return _SECONDS_OF_HOUR - now % _SECONDS_OF_HOUR + 1.0
 
 
-def told_pause_seconds(headers: Mapping[str, str]) -> float | None:
-    """Return the pause that a 429 asks for; ``x-ratelimit-reset`` is in seconds."""
-    for name in ("x-ratelimit-reset", "retry-after"):
-        try:
-            seconds = float(headers[name])
-        except (KeyError, ValueError):
-            continue
-        if 0 <= seconds <= _SECONDS_OF_HOUR:
-            return max(seconds, 0.1)
-    return None
+def _final(error: requests.RequestException) -> bool:
+    """Return whether the next try would end no better."""
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        if isinstance(cause, NotConnectedError) and cause.tunnel_status is not None:
+            return cause.tunnel_status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return False
 
 
-def _never_sent(error: requests.RequestException) -> bool:
-    """Return whether the connection was never made."""
-    never = requests.exceptions.ConnectTimeout | requests.exceptions.ProxyError
-    if isinstance(error, never) or _certificate_is_refused(error):
-        return True
-    reason = error.args[0] if error.args else None
-    if isinstance(reason, urllib3.exceptions.MaxRetryError):
-        reason = reason.reason
-    return isinstance(reason, urllib3.exceptions.NewConnectionError)
-
-
-def _proxy_refuses() -> RemoteError:
+def _proxy_refuses(status: int | None) -> RemoteError:
+    said = "" if status is None else f" (status {status})"
     return RemoteError(
         "TC-REMOTE-06",
-        "The proxy refuses the connection, or cannot be reached.",
+        f"The proxy refuses the connection{said}, or cannot be reached.",
         "Check `proxy` or the variable HTTPS_PROXY, with user and password if it asks for them.",
     )
 
 
-def _certificate_is_refused(error: BaseException | None) -> bool:
-    """Return whether we broke off the handshake; other TLS faults may come at any later time."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        inner = error.args[0] if error.args else None
-        reason = getattr(inner, "reason", None)
-        causes = (error.__cause__, error.__context__, reason, inner)
-        error = next((each for each in causes if isinstance(each, BaseException)), None)
-    return False
+def _page(base_url: str) -> RemoteError:
+    return RemoteError(
+        "TC-REMOTE-05",
+        f"Something between this machine and {base_url} answers with a web page in place of "
+        "Celonis.",
+        "Check `base_url`, and whether the network or its proxy asks for a log-in.",
+    )
 
 
 def _unknown(request: _Request) -> OutcomeUnknownError:

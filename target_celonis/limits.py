@@ -58,9 +58,23 @@ RATE_LIMIT_TRIES = 20
 RATE_LIMIT_LONGEST_SECONDS = 3_700.0
 """Waits for such answers in sum: the hour after which counts begin anew, and a little."""
 
+PUSH_TRIES = 3
+"""Times that a job whose uploads are in doubt is made anew, an upload sent again, or an execute
+whose answer was lost repeated, before the outcome is called unknown."""
+
+DOUBT_SECONDS = 2.0
+"""Wait before a job whose execute was not answered is looked at again."""
+
+BLIND_SECONDS = 900.0
+"""How long a job that was executed is looked for when nothing of use is answered."""
+
 CONNECT_TIMEOUT_SECONDS = 10.0
 READ_TIMEOUT_SECONDS = 120.0
 """No answer after this long counts as no answer."""
+
+ANSWER_SECONDS = 300.0
+"""From a request that was sent to the last byte of its answer. One that comes in drips, each within
+the time above, counts as none when this has passed."""
 
 RETRY_TRIES = 6
 RETRY_LONGEST_SECONDS = 30.0

@@ -3,8 +3,9 @@
 Hides checkpoints, tables that streams claim, and the order of all effects. Guarantees: a state is
 handed out only when every record read before it is in a job that Celonis reported DONE; a table is
 replaced at most once a run and only by a stream whose end is proven; whatever fails, what was not
-proven is not executed; every record is counted once. Must not know: bytes on stdin, HTTP, the
-Singer SDK, how a stream holds its records.
+proven is not executed; a table that fails ends no other one, but nothing is appended whose state
+can no longer be handed out, since it would be appended again; every record is counted once. Must
+not know: bytes on stdin, HTTP, the Singer SDK, how a stream holds its records.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from target_celonis.batch import HARMLESS_RULES, RULES
 from target_celonis.celonis import JobType
-from target_celonis.checkpoint import StateLedger
-from target_celonis.errors import ContractError, InputError
+from target_celonis.dispatch import Dispatch
+from target_celonis.errors import ContractError, InputError, LimitError
+from target_celonis.pusher import FailedPush
 from target_celonis.report import StreamReport, check_sums
-from target_celonis.route import PushTask, Receipt
+from target_celonis.route import PushTask
 from target_celonis.stream import Stream
 from target_celonis.stream_rules import LoadMethod
 from target_celonis.table import plan_table
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
         StateMessage,
     )
     from target_celonis.pusher import Pusher
-    from target_celonis.spool import RunDirectory
+    from target_celonis.route import Receipt
+    from target_celonis.run_directory import RunDirectory
+    from target_celonis.stream_rules import StreamSettings
     from target_celonis.table import TablePlan
 
 logger = logging.getLogger("target-celonis")
@@ -44,9 +47,6 @@ _PROGRESS_SECONDS = 60.0
 _BUFFER_SHARE = 4
 """A quarter of the memory limit is for row groups in the making; the rest is for the line being
 read, sorting keys, and the libraries themselves."""
-
-_NAMED = 10
-"""Columns that a sentence names."""
 
 _OPEN_FILES = 64
 """Chunk files that are open at a time; the one written to the longest ago is closed first."""
@@ -61,6 +61,9 @@ class Loader:
         pusher: Pushes finished checkpoints.
         clock: Says when a checkpoint is due.
         release: Called with each state that is safe, as its JSON text.
+
+    Attributes:
+        dispatch: Pushes on their way, and states behind them.
     """
 
     def __init__(
@@ -75,10 +78,10 @@ class Loader:
         self._run_directory = run_directory
         self._pusher = pusher
         self._clock = clock
-        self._release = release
+        self.dispatch = Dispatch(pusher, run_directory.journal, release)
         self._streams: dict[str, Stream] = {}
         self._tables: dict[str, str] = {}
-        self._ledger = StateLedger()
+        self._ledger = self.dispatch.ledger
         self._held_bytes = 0
         self._open_files: dict[str, Stream] = {}
         self._buffer_bytes = config.memory_limit_bytes // _BUFFER_SHARE
@@ -111,19 +114,23 @@ class Loader:
             keys = ()
         plan = plan_table(message.stream, settings.table, message.schema, keys, settings.columns)
         known = self._streams.get(message.stream)
-        if known is not None:
-            if known.source != message.source:
-                raise _shared_table(known.source, message.source, plan.table)
-            if known.change(message, plan) and known.rows:
-                self._push([known])  # one key for all rows of a job
-            renamed = known.plan.renamed
-            self._held(known, lambda: known.adopt(plan))
-            _say_renamed(known.plan, renamed)
-            return
+        if known is None:
+            self._begin(message, plan, settings)
+        elif not known.has_failed:
+            self._change(known, message, plan)
+
+    def _begin(self, message: SchemaMessage, plan: TablePlan, settings: StreamSettings) -> None:
+        """Take a stream's first SCHEMA."""
         self._claim_table(message.stream, plan.table)
-        if settings.load_method is LoadMethod.UPSERT and not keys:
+        keyless = not plan.keys and settings.load_method is not LoadMethod.OVERWRITE
+        if keyless and settings.load_method is LoadMethod.UPSERT:
             self._say_once(
                 f"Stream `{message.stream}` has no key properties: its records are appended."
+            )
+        if keyless and not self._run_directory.knows_the_past:
+            self._say_once(
+                "This spool directory knows of no earlier run: should one have been cut off after "
+                "it had appended rows, they stand twice, and that cannot be told here."
             )
         _say_renamed(plan, {})
         if plan.table != settings.table:
@@ -132,10 +139,21 @@ class Loader:
             message, plan, settings, self._config, self._run_directory
         )
 
+    def _change(self, known: Stream, message: SchemaMessage, plan: TablePlan) -> None:
+        """Take a later SCHEMA of a stream."""
+        if known.source != message.source:
+            raise _shared_table(known.source, message.source, plan.table)
+        if known.change(message, plan) and known.rows:
+            self._push([known])  # one key for all rows of a job
+        renamed = known.plan.renamed
+        self._held(known, lambda: known.adopt(plan))
+        _say_renamed(known.plan, renamed)
+
     def _claim_table(self, stream: str, table: str) -> None:
         other = self._tables.setdefault(table.casefold(), stream)
         if other != stream:
             raise _shared_table(other, stream, table)
+        self._run_directory.claim(table)
 
     def records(self, run: RecordRun) -> None:
         """Take records.
@@ -157,6 +175,9 @@ class Loader:
             )
         stream.report.read += run.filtered
         stream.report.filtered += run.filtered
+        if stream.has_failed:
+            stream.report.read += len(run.records)
+            return
         stream.read_under = self._syncing
         if not run.records:
             stream.last_sequence = max(stream.last_sequence, run.read_to)
@@ -171,6 +192,35 @@ class Loader:
         while self._held_bytes > self._buffer_bytes:
             largest = max(self._streams.values(), key=lambda one: one.held_bytes)
             self._held(largest, largest.flush)
+        if self._run_directory.room.is_full():
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Push what can be pushed, and read on when there is room again.
+
+        Raises:
+            LimitError: All that is held waits for the end of its stream.
+        """
+        self._say_once("The spool is full: what can be pushed is pushed before more is read.")
+        while self._run_directory.room.is_full():
+            if not self.dispatch.is_pushing:
+                due = self._due()
+                if not due:
+                    raise self._no_room()
+                self._push(due)
+            self._pusher.wait(1.0)
+            self._take_outcomes()
+            self._say_progress()
+
+    def _no_room(self) -> LimitError:
+        largest = max(self._streams.values(), key=lambda stream: stream.rows)
+        limit = self._run_directory.room.limit_bytes
+        return LimitError(
+            "TC-LIMIT-05",
+            f"The spool is full ({limit / 1e9:.2f} GB): stream `{largest.name}`, which is pushed "
+            "only when it was read to its end, holds most of it.",
+            "Raise `spool_limit_gb`, or name a larger disk as `spool_dir`.",
+        )
 
     def _held(self, stream: Stream, change: Callable[[], T]) -> T:
         """Do something with a stream; keep account of its memory and its open file."""
@@ -190,12 +240,12 @@ class Loader:
         if message.names_syncing:
             sources = {stream.source for stream in self._streams.values()}
             for stream in self._streams.values():
-                if _has_gone_on(stream, message.currently_syncing, sources):
+                if stream.has_ended(message.currently_syncing, sources):
                     stream.end(message.line)
             self._syncing = (message.currently_syncing,)
         self._note_beginnings(message)
-        self._ledger.add_state(message.line, message.value)
-        self._release_safe()
+        self.dispatch.add_state(message.line, message.value)
+        self.dispatch.release_safe()
 
     def _note_beginnings(self, message: StateMessage) -> None:
         """Hold back a state that says a table is about to be sent, until it is known to be loaded.
@@ -231,16 +281,27 @@ class Loader:
         """Do what time or finished pushes make due; called often.
 
         Raises:
-            TargetCelonisError: A push failed.
+            TargetCelonisError: No table can be pushed any more.
         """
-        self._take_receipts()
+        self._take_outcomes()
         now = self._clock.monotonic()
         interval = self._config.checkpoint_interval_seconds
-        if interval and now - self._checkpoint_at >= interval and not self._pusher.busy:
-            self._checkpoint_at = now
-            self._push([s for s in self._streams.values() if s.rows and not s.waits_for_its_end])
-            self._say_who_holds_back()
+        if interval and now - self._checkpoint_at >= interval and not self.dispatch.is_pushing:
+            due = self._due()
+            if now - self._checkpoint_at >= self._pusher.pace_seconds(len(due)):
+                self._checkpoint_at = now
+                self._push(due)
+                self._say_who_holds_back()
+            else:
+                self._say_once(
+                    f"Checkpoints of {len(due)} push jobs lie further apart than "
+                    "`checkpoint_interval_minutes`, since the submits of an hour are limited."
+                )
         self._say_progress()
+
+    def _due(self) -> list[Stream]:
+        """Return the streams that can be pushed while reading goes on."""
+        return [s for s in self._streams.values() if s.rows and not s.waits_for_its_end]
 
     def _say_progress(self) -> None:
         now = self._clock.monotonic()
@@ -260,7 +321,7 @@ class Loader:
     # --- pushes
 
     def _push(self, streams: Sequence[Stream]) -> None:
-        """Hand the rows that streams hold to the pusher."""
+        """Hand the rows that streams hold to the pusher; those that append go last."""
         tasks = []
         for stream in streams:
             replaces = stream.replaces
@@ -271,19 +332,43 @@ class Loader:
                 chunks=chunks,
                 directory=self._run_directory.table_directory(f"{stream.plan.table}-merged"),
                 rows=rows,
+                last_line=stream.last_sequence,
             )
             # From here on the task stands for the rows, so that the stream can gather new ones.
             self._ledger.pend(task, stream.first_sequence)
             self._ledger.settle(stream.name)
             tasks.append(task)
-        if tasks:
-            self._pusher.start(tasks)
+        self.dispatch.start(tasks)
+        self._take_outcomes()
 
-    def _take_receipts(self) -> None:
-        for receipt in self._pusher.receipts():
-            self._count(receipt)
-        self._release_safe()
+    def _take_outcomes(self) -> None:
+        outcomes, given_up = self.dispatch.outcomes()
+        for outcome in outcomes:
+            if isinstance(outcome, FailedPush):
+                self._take_failure(outcome)
+            else:
+                self._count(outcome)
+        for task in given_up:
+            logger.warning(
+                "Stream %s: its records are not appended, since the state behind them cannot go "
+                "out any more; the tap will send them again.",
+                task.plan.stream,
+            )
+            self._give_up(task)
+        self.dispatch.release_safe()
         self._pusher.raise_failure()
+
+    def _take_failure(self, failed: FailedPush) -> None:
+        """Give up a stream; the others go on, though no state behind its records can go out."""
+        stream = failed.task.plan.stream
+        self._streams[stream].report.failure = failed.error.code
+        logger.warning("Stream %s is given up in this run: %s", stream, failed.error)
+        self._give_up(failed.task)
+
+    def _give_up(self, task: PushTask) -> None:
+        stream = self._streams[task.plan.stream]
+        self._held(stream, stream.give_up)
+        task.discard()
 
     def _count(self, receipt: Receipt) -> None:
         task = receipt.task
@@ -293,18 +378,17 @@ class Loader:
         report.merged += receipt.superseded_rows
         report.deleted += receipt.deleted_rows
         report.jobs += len(receipt.job_ids)
+        report.job_ids += receipt.job_ids
         report.chunks += receipt.chunks
         report.uploaded_bytes += receipt.uploaded_bytes
         report.length_unverified |= not receipt.length_verified
+        for name, (longest, length) in receipt.texts.items():
+            before = report.texts.get(name, (0, 0))[0]
+            report.texts[name] = (max(longest, before), length)
         properties = {column.name: column.property_name for column in task.plan.columns}
         for name, count in receipt.cut_texts.items():
             stream.notes.add(properties[name], "text_cut", count)
         self._ledger.settle(task)
-
-    def _release_safe(self) -> None:
-        state = self._ledger.take_safe()
-        if state is not None:
-            self._release(state)
 
     # --- the end
 
@@ -313,7 +397,7 @@ class Loader:
 
         Raises:
             InputError: A stream that overwrites has no proven end; all others were loaded.
-            TargetCelonisError: A push failed.
+            TargetCelonisError: A push failed; those that do not depend on it came to their end.
         """
         for name in list(self._begun):
             self._end_beginning(name)
@@ -327,16 +411,21 @@ class Loader:
                     stream.name,
                     stream.plan.table,
                 )
+            elif stream.has_failed:
+                continue
             elif stream.rows and self._is_cut_off(stream):
                 unproven.append(stream)
+                self.dispatch.lose(stream.name)
             elif stream.rows:
                 ready.append(stream)
         self._push(ready)
-        while self._pusher.busy:
+        while self.dispatch.is_pushing:
             self._pusher.wait(1.0)
-            self._take_receipts()
+            self._take_outcomes()
             self._say_progress()
-        self._take_receipts()
+        self._take_outcomes()
+        if self.dispatch.failure is not None:
+            raise self.dispatch.failure  # each was told when it came
         if unproven:
             raise _unproven(unproven)
 
@@ -356,9 +445,12 @@ class Loader:
         """Let what was executed end, count it and release its states; the run has failed."""
         self._failed = True
         self._pusher.close()
-        for receipt in self._pusher.receipts():
-            self._count(receipt)
-        self._release_safe()
+        for outcome in self._pusher.outcomes():
+            if isinstance(outcome, FailedPush):
+                self._streams[outcome.task.plan.stream].report.failure = outcome.error.code
+            else:
+                self._count(outcome)
+        self.dispatch.release_safe()
 
     def reports(self) -> list[StreamReport]:
         """Return the counts of every stream, whatever is not loaded counted as such.
@@ -382,40 +474,11 @@ class Loader:
             logger.info("%s", line)
 
 
-def rules_applied(report: StreamReport) -> list[tuple[int, str]]:
-    """Return a sentence for each rule for odd values that a stream's records met.
-
-    Returns:
-        Log level and sentence: a warning where something of a value is lost.
-    """
-    by_rule: dict[str, list[tuple[str, int]]] = {}
-    for (name, rule), count in sorted(report.rules.items()):
-        by_rule.setdefault(rule, []).append((name, count))
-    lines = []
-    for rule, found in by_rule.items():
-        where = ", ".join(f"{name} ({count})" for name, count in found[:_NAMED])
-        where += f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        level = logging.INFO if rule in HARMLESS_RULES else logging.WARNING
-        lines.append((level, f"Stream {report.stream}: {RULES[rule]} Columns: {where}."))
-    return lines
-
-
 def _say_renamed(plan: TablePlan, said: Mapping[str, str]) -> None:
     """Say which columns have not the names of their properties, but for those said before."""
     fresh = [f"{old!r} -> {new!r}" for old, new in plan.renamed.items() if old not in said]
     if fresh:
         logger.info("Stream %s: columns get other names: %s.", plan.stream, ", ".join(fresh))
-
-
-def _has_gone_on(stream: Stream, syncing: str | None, sources: set[str]) -> bool:
-    """Return whether a state says that the tap reads another stream by now.
-
-    Some taps name in ``currently_syncing`` an id that is not the stream's name. So a value that is
-    no stream's name proves something only if it is not the one under which the last record came.
-    """
-    if syncing is None or (syncing in sources and syncing != stream.source):
-        return True
-    return syncing != stream.source and stream.read_under not in (None, (syncing,))
 
 
 def _shared_table(one: str, other: str, table: str) -> ContractError:

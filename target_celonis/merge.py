@@ -12,7 +12,6 @@ meet with a probability of 10**-21 among a thousand million.
 from __future__ import annotations
 
 import hashlib
-import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from target_celonis.errors import unwritable
 from target_celonis.kinds import Kind
-from target_celonis.spool import Chunk, ChunkWriter, read_row_groups, unwritable
+from target_celonis.owner_only import owner_only
+from target_celonis.spool import Chunk, ChunkWriter, read_row_groups
 from target_celonis.table import TablePlan, deleted_rows
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 PARTITION_ROWS = 1_000_000
 """Rows that are sorted at a time: some 60 MB."""
 
-_MOST_PARTITIONS = 128
+_OPEN_PARTITIONS = 128
+"""Files of keys that are written at a time; for more of them the keys are read once more."""
+
 _WHOLE_NUMBERS = (Kind.INTEGER, Kind.DATE, Kind.DATETIME, Kind.BOOLEAN)
 _INT64_BYTES = 8
 _MIXER = 0x9E3779B97F4A7C15 - 2**64  # 2**64 by the golden ratio, as int64
@@ -240,7 +243,7 @@ class _Superseded:
             high = bisect_left(ordered, end, low)
             if high > low:
                 relative = pc.subtract(places.slice(low, high - low), self._first_places[index])
-                with open(self._path(index), "ab", opener=_private) as file:
+                with open(self._path(index), "ab", opener=owner_only) as file:
                     file.write(relative.buffers()[1])
             low = high
 
@@ -271,20 +274,22 @@ def _superseded(
 ) -> _Superseded:
     """Find the rows whose key occurs again later."""
     total = sum(chunk.rows for chunk in chunks)
-    partitions = min(_MOST_PARTITIONS, max(1, -(-total // partition_rows)))
+    partitions = max(1, -(-total // partition_rows))
     first_places = [0, *accumulate(chunk.rows for chunk in chunks)]
     found = _Superseded(directory, first_places)
-    paths = [directory / f"keys-{number:03d}" for number in range(partitions)]
-    with ExitStack() as stack:
-        files = [stack.enter_context(open(path, "wb", opener=_private)) for path in paths]
-        writers = [stack.enter_context(pa.ipc.new_stream(file, _DEALT)) for file in files]
-        for place, keys in _keys(chunks, plan):
-            _deal(keys, place, writers)
-    for path in paths:
-        places = _repeated(path)
-        if len(places):
-            found.add(places)
-        path.unlink()
+    for first in range(0, partitions, _OPEN_PARTITIONS):  # more than one round for huge tables only
+        numbers = range(first, min(first + _OPEN_PARTITIONS, partitions))
+        paths = [directory / f"keys-{number:05d}" for number in numbers]
+        with ExitStack() as stack:
+            files = [stack.enter_context(open(path, "wb", opener=owner_only)) for path in paths]
+            writers = [stack.enter_context(pa.ipc.new_stream(file, _DEALT)) for file in files]
+            for place, keys in _keys(chunks, plan):
+                _deal(keys, place, dict(zip(numbers, writers, strict=True)), partitions)
+        for path in paths:
+            places = _repeated(path)
+            if len(places):
+                found.add(places)
+            path.unlink()
     return found
 
 
@@ -341,19 +346,25 @@ def _comparable(array: Any) -> list[Any]:  # pyarrow ships no types
 _DEALT = pa.schema([("high", pa.int64()), ("low", pa.int64()), ("place", pa.int64())])
 
 
-def _deal(keys: tuple[Any, Any], place: int, writers: Sequence[Any]) -> None:
-    """Append keys and places of rows to the partition that each key decides."""
+def _deal(keys: tuple[Any, Any], place: int, writers: Mapping[int, Any], partitions: int) -> None:
+    """Append keys and places of rows to the partition that each key decides.
+
+    Args:
+        keys: Two columns.
+        place: Of the first row.
+        writers: By number of their partition; keys of others are left out.
+        partitions: How many there are in all.
+    """
     high, low = keys
     places = _counting(place, len(high))
     rows = pa.Table.from_arrays([high, low, places], schema=_DEALT)
-    count = len(writers)
-    if count == 1:
+    if partitions == 1:
         writers[0].write_table(rows)
         return
     # Keys often go in steps; the multiplication, which wraps around, mixes them.
     mixed = pc.shift_right(pc.multiply(high, _MIXER), 32)
-    remainder = pc.abs(pc.subtract(mixed, pc.multiply(pc.divide(mixed, count), count)))
-    for number, writer in enumerate(writers):
+    remainder = pc.abs(pc.subtract(mixed, pc.multiply(pc.divide(mixed, partitions), partitions)))
+    for number, writer in writers.items():
         writer.write_table(rows.filter(pc.equal(remainder, number)))
 
 
@@ -369,11 +380,6 @@ def _repeated(path: Path) -> Any:  # pyarrow ships no types
     same = pc.and_(pc.equal(before["high"], after["high"]), pc.equal(before["low"], after["low"]))
     places = before["place"].filter(same).combine_chunks()
     return places.take(pc.array_sort_indices(places))
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that none but its owner may read."""
-    return os.open(path, flags, 0o600)
 
 
 def _counting(first: int, count: int) -> Any:  # pyarrow ships no types

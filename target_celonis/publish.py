@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from target_celonis.changes import Changes, WatchedRoute
 from target_celonis.errors import RemoteError, TargetCelonisError
@@ -106,6 +106,34 @@ class PublishReceipt:
     reason: str | None
     jobs: tuple[JobReceipt, ...] = ()
     models: tuple[ModelReceipt, ...] = ()
+
+    def shown(self) -> tuple[dict[str, Any], ...]:
+        """Return it as the run report has it, in the order of what was done."""
+        jobs = (
+            {
+                "kind": "data job",
+                "id": job.id,
+                "name": job.name,
+                "status": job.status,
+                "seconds": round(job.seconds, 3),
+            }
+            for job in self.jobs
+        )
+        models = (
+            {
+                "kind": "data model",
+                "id": model.id,
+                "name": model.name,
+                "status": model.status,
+                "seconds": round(model.seconds, 3),
+                "reloaded": model.extent.value,
+                "tables": list(model.tables),
+                "rows": model.rows,
+                "fresh_as_of": None if model.fresh_as_of is None else model.fresh_as_of.isoformat(),
+            }
+            for model in self.models
+        )
+        return (*jobs, *models)
 
 
 class Publisher:

@@ -21,8 +21,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from target_celonis.errors import unwritable
 from target_celonis.publish_plan import TableKey
-from target_celonis.spool import unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

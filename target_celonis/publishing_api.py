@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from target_celonis.errors import AccessError, RemoteError
-from target_celonis.http import Answer, Http, expect
+from target_celonis.http import Http, expect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from target_celonis.answers import Answer
 
 Marker = tuple[str | None, ...]
 """What tells one execution or load from the next; all None where there was none."""

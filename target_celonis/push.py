@@ -1,33 +1,20 @@
-"""The life of push jobs: create, upload, execute, wait, delete.
+"""The push of a table: from its chunks to a push job that is DONE.
 
 Hides what a job needs before it may be created (the table in the pool, one row per key, one schema,
-lengths), the calls and their deadlines. Guarantees: a job that was not executed is deleted, one
-that was is never cancelled; a ``Receipt`` means that Celonis reported DONE. Must not know: streams'
-states, when a checkpoint is due, threads.
-
-Rules of Celonis behind it: a submit is an execute, 250 an hour and 10 a second for the team;
-parallel executes are answered with 409, parallel uploads are fine; a job runs once.
+lengths), and in which order jobs follow each other. Guarantees: nothing is sent before table and
+stream were compared; a job that was not executed is deleted; a ``Receipt`` means that Celonis
+reported DONE. Must not know: streams' states, when a checkpoint is due, threads, how a single call
+is repeated or made up for.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from target_celonis import limits
-from target_celonis.celonis import (
-    TERMINAL,
-    Celonis,
-    JobSpec,
-    JobStatus,
-    JobType,
-    PushJob,
-    SchemaColumn,
-)
-from target_celonis.clock import Clock, Deadline, StoppedError
+from target_celonis.celonis import Celonis, JobSpec, JobType, SchemaColumn
 from target_celonis.contract import (
     ListedColumn,
     check_outcome,
@@ -36,14 +23,8 @@ from target_celonis.contract import (
     refuse_shrinking,
     terms,
 )
-from target_celonis.errors import (
-    ContractError,
-    LimitError,
-    OutcomeUnknownError,
-    RemoteError,
-    TargetCelonisError,
-)
-from target_celonis.http import expect, rate_limit_pause
+from target_celonis.errors import ContractError, OutcomeUnknownError
+from target_celonis.jobs import JobContent, PushJobs
 from target_celonis.route import (
     Listing,
     OpenJob,
@@ -56,8 +37,9 @@ from target_celonis.route import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from target_celonis.budget import SubmitBudget
     from target_celonis.celonis import PoolTable
     from target_celonis.config import Config
     from target_celonis.spool import Chunk
@@ -66,33 +48,43 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("target-celonis")
 
+_HOUR_SECONDS = 3600.0
+
 
 class DataPush:
     """The Data Push API as a route.
 
     Args:
         celonis: The pool.
-        config: Deadlines, chunk size and the like.
-        clock: For waits.
+        config: Chunk size, rules for lengths and the like.
+        jobs: The pool's push jobs.
+        budget: Submits of this machine; None where they are not limited.
         notes: What earlier runs left of the pool's tables.
     """
 
-    def __init__(self, celonis: Celonis, config: Config, clock: Clock, notes: TableNotes) -> None:
+    def __init__(
+        self,
+        celonis: Celonis,
+        config: Config,
+        jobs: PushJobs,
+        budget: SubmitBudget | None,
+        notes: TableNotes,
+    ) -> None:
         self._celonis = celonis
         self._config = config
-        self._clock = clock
+        self._jobs = jobs
+        self._budget = budget
         self._notes = notes
         self._merging = threading.Lock()
-        self._next_submit = 0.0
         self._unlisted_said = False
         self._made: set[str] = set()  # tables of this run, which a listing may not show yet
 
     def look(self) -> Listing:
-        """Read which tables there are."""
+        """Read which tables and push jobs there are."""
         tables = self._celonis.tables()
         if tables is None:
             self._say_unlisted()
-        return Listing(None if tables is None else tuple(tables))
+        return Listing(None if tables is None else tuple(tables), tuple(self._jobs.list()))
 
     def _say_unlisted(self) -> None:
         if not self._unlisted_said:
@@ -108,6 +100,8 @@ class DataPush:
         Raises:
             ContractError: The table in the pool does not fit the stream.
         """
+        if self._jobs.wait_for_others(task.plan.table, listing.jobs):
+            listing = self.look()  # it may have made the table, or changed its columns
         is_there, listed = self._table(task, listing)
         plan = task.plan if listed is None else fitted(task.plan, listed, self._config)
         keeps_table = task.type is JobType.DELTA
@@ -122,7 +116,9 @@ class DataPush:
         if not keeps_table and rows and is_there is not False:
             refuse_shrinking(plan.table, rows, self._notes.rows(plan.table), self._config)
         unlisted = is_there is None or (is_there and keeps_table and listed is None)
-        push = OpenPush(task, (), merged, agreed, length_verified=not unlisted)
+        push = OpenPush(
+            task, (), merged, agreed, length_verified=not unlisted, listed_jobs=listing.jobs
+        )
         if rows:
             replaces = not keeps_table or (
                 is_there is False
@@ -195,9 +191,19 @@ class DataPush:
             keys=tuple(column.name for column in plan.keys) if keyed else (),
             adds_columns=keyed and push.terms.differs,
         )
-        job = self._celonis.create_job(spec)
-        logger.info("Table %s: push job %s (%s) created.", plan.table, job.id, spec.type)
-        push.jobs = (*push.jobs, OpenJob(job.id, job_type, chunks, deletes=deletes))
+        push.specs = (*push.specs, spec)
+        push.jobs = (*push.jobs, self._created(push, spec, chunks, deletes=deletes))
+
+    def _created(
+        self, push: OpenPush, spec: JobSpec, chunks: tuple[Chunk, ...], *, deletes: bool
+    ) -> OpenJob:
+        content = JobContent(
+            rows=sum(chunk.rows for chunk in chunks),
+            appends=push.task.appends,
+            last_line=push.task.last_line,
+        )
+        job_id = self._jobs.create(spec, content, push.listed_jobs)
+        return OpenJob(job_id, spec.type, chunks, deletes=deletes, keyed=bool(spec.keys))
 
     def _find(self, table: str, tables: Sequence[PoolTable]) -> PoolTable | None:
         wanted = (table.casefold(), self._celonis.connection_id)
@@ -205,25 +211,49 @@ class DataPush:
 
     def send(self, job: OpenJob, chunk: Chunk) -> None:
         """Upload one chunk."""
-        self._celonis.upload_chunk(job.id, chunk.path, deletes=job.deletes)
-        chunk.path.unlink(missing_ok=True)
+        self._jobs.upload(job, chunk)
+
+    def all_arrived(self, push: OpenPush) -> bool:
+        """Return whether all chunks are surely there; a job where they are not is made anew.
+
+        Raises:
+            OutcomeUnknownError: It was made anew several times.
+        """
+        arrived = True
+        for place, job in enumerate(push.jobs):
+            if self._jobs.all_arrived(job):
+                continue
+            arrived = False
+            push.renewals += 1
+            if push.renewals >= limits.PUSH_TRIES:
+                raise OutcomeUnknownError(
+                    "TC-REMOTE-03",
+                    f"It is not known which chunks arrived in push job {job.id} on table "
+                    f"`{push.task.plan.table}`, so it is not executed.",
+                    "Nothing has touched the table: run again with the last state.",
+                )
+            self._delete(push, job)
+            fresh = self._created(push, push.specs[place], job.chunks, deletes=job.deletes)
+            push.jobs = (*push.jobs[:place], fresh, *push.jobs[place + 1 :])
+        return arrived
+
+    def _delete(self, push: OpenPush, job: OpenJob) -> None:
+        table = push.task.plan.table
+        if self._jobs.delete(job.id):
+            logger.info("Table %s: push job %s deleted.", table, job.id)
+        else:
+            logger.warning(
+                "Table %s: push job %s was not executed and could not be deleted; it has touched "
+                "nothing.",
+                table,
+                job.id,
+            )
 
     def abort(self, push: OpenPush) -> None:
         """Delete jobs that were not executed; a failure leaves an orphan that does no harm."""
-        table = push.task.plan.table
         for job in push.jobs:
-            if job.executed:
-                continue
-            try:
-                self._celonis.delete_job(job.id)
-                logger.info("Table %s: push job %s deleted.", table, job.id)
-            except (TargetCelonisError, StoppedError):
-                logger.warning(
-                    "Table %s: push job %s was not executed and could not be deleted; it has "
-                    "touched nothing.",
-                    table,
-                    job.id,
-                )
+            if not job.executed:
+                self._delete(push, job)
 
     def commit(self, push: OpenPush) -> Receipt:
         """Execute the jobs one after the other and wait until each is DONE.
@@ -233,121 +263,35 @@ class DataPush:
             LimitError: One did not end in time.
             StoppedError: The run is to stop; a job that runs is left running.
         """
+        table = push.task.plan.table
         try:
             for job in push.jobs:
-                self._carry_out(push.task.plan.table, job)
+                self._jobs.carry_out(table, job)
+                done = "deleted" if job.deletes else "loaded"
+                logger.info("Table %s: %d rows %s by push job %s.", table, job.rows, done, job.id)
         except BaseException:
             self.abort(push)
             raise
         receipt = receipt_of(push)
         plan = push.task.plan
         if receipt.loaded_rows:
-            self._made.add(plan.table.casefold())
+            self._made.add(table.casefold())
         if any(job.type is JobType.REPLACE for job in push.jobs):
-            self._notes.replaced(plan.table, receipt.loaded_rows)
+            self._notes.replaced(table, receipt.loaded_rows)
         if (push.terms.new or push.terms.widened) and receipt.loaded_rows:
-            check_outcome(plan, push.terms, self._celonis.columns(plan.table))
+            check_outcome(plan, push.terms, self._celonis.columns(table))
         return receipt
 
-    def _carry_out(self, table: str, job: OpenJob) -> None:
-        """Execute a job and wait until it is DONE."""
-        try:
-            self._execute(table, job, Deadline(self._clock, self._config.wait_timeout_seconds))
-        except OutcomeUnknownError:
-            job.executed = True  # it may be running: what runs is not deleted
-            raise
-        job.executed = True
-        self._await_end(table, job, Deadline(self._clock, self._config.wait_timeout_seconds))
-        self._forget(job)
-        done = "deleted" if job.deletes else "loaded"
-        logger.info("Table %s: %d rows %s by push job %s.", table, job.rows, done, job.id)
+    def pace_seconds(self, pushes: int) -> float:
+        """Return how far apart, at least, checkpoints of so many pushes are to be.
 
-    def _forget(self, job: OpenJob) -> None:
-        """Delete a job that has ended; there may be a cap on jobs left behind."""
-        try:
-            self._celonis.delete_job(job.id)
-        except (TargetCelonisError, StoppedError):
-            logger.warning("Push job %s has ended and could not be deleted.", job.id)
-
-    def _execute(self, table: str, job: OpenJob, deadline: Deadline) -> None:
-        """Submit the job: once, or after 409 and 429 the same job again."""
-        pauses = _growing(1.0, limits.CONFLICT_WAIT_SECONDS)
-        rate_limited = 0
-        said = False
-        while True:
-            self._wait(max(0.0, self._next_submit - self._clock.monotonic()))
-            answer = self._celonis.execute_job(job.id)
-            self._next_submit = self._clock.monotonic() + 1.0 / limits.SUBMITS_PER_SECOND
-            if answer.status == HTTPStatus.CONFLICT:
-                if self._celonis.get_job(job.id).status != JobStatus.NEW:
-                    return
-                pause = next(pauses) * random.uniform(0.8, 1.2)  # noqa: S311  # only spreads
-                reason = "another push job of the team is running (409)"
-            elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-                rate_limited += 1
-                pause = rate_limit_pause(answer, rate_limited, self._clock.now())
-                reason = "the team's submits are used up for now (429)"
-            else:
-                expect(answer, f"execute push job {job.id} on table `{table}`")
-                return
-            if not said:
-                logger.info("Table %s: %s, push job %s waits %.0f s.", table, reason, job.id, pause)
-                said = True
-            if pause > deadline.remaining_seconds():
-                raise LimitError(
-                    "TC-LIMIT-01",
-                    f"Push job {job.id} on table `{table}` could not be executed in time: "
-                    f"{reason}.",
-                    "Raise `wait_timeout_minutes`, or run when fewer others push.",
-                )
-            self._wait(pause)
-
-    def _wait(self, seconds: float) -> None:
-        if self._clock.wait(seconds):
-            raise StoppedError
-
-    def _await_end(self, table: str, job: OpenJob, deadline: Deadline) -> None:
-        """Wait until the job is DONE."""
-        strange: set[str] = set()
-        stopping: Deadline | None = None
-        for pause in _growing(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
-            try:
-                seen = self._celonis.get_job(job.id)
-            except StoppedError:  # while waiting to ask again
-                seen = PushJob(job.id, JobStatus.RUNNING, table)
-            if seen.status == JobStatus.DONE:
-                return
-            if seen.status in TERMINAL:
-                self._forget(job)
-                said = " ".join(line.strip() for line in seen.logs)[:2000]
-                raise RemoteError(
-                    "TC-REMOTE-04",
-                    f"Push job {job.id} on table `{table}` ended as {seen.status}, so what the "
-                    f"table holds is not known. Celonis says: {said or 'nothing'}",
-                    "Mend the cause and run again with the last state.",
-                )
-            if seen.status not in tuple(JobStatus) and seen.status not in strange:
-                strange.add(seen.status)
-                logger.warning("Push job %s has the unknown status %s.", job.id, seen.status)
-            if stopping is not None:
-                if stopping.passed():
-                    logger.warning(
-                        "Table %s: push job %s is left running; Celonis will finish it.",
-                        table,
-                        job.id,
-                    )
-                    raise StoppedError
-                self._clock.sleep(min(pause, 1.0, stopping.remaining_seconds()))
-            elif deadline.passed():
-                raise LimitError(
-                    "TC-LIMIT-01",
-                    f"Push job {job.id} on table `{table}` has not ended within "
-                    f"{self._config.wait_timeout_seconds / 60:.0f} minutes; its status is "
-                    f"{seen.status}.",
-                    "It goes on by itself. Look at it in Celonis, or raise `wait_timeout_minutes`.",
-                )
-            elif self._clock.wait(pause):
-                stopping = Deadline(self._clock, self._config.signal_grace_seconds)
+        As long as half of the submits of the hour is left there need be no distance; then so much
+        that the submits of an hour are enough for all of them.
+        """
+        budget = self._budget
+        if budget is None or (budget.used() + pushes) * 2 <= budget.per_hour:
+            return 0.0
+        return pushes * _HOUR_SECONDS / budget.per_hour
 
 
 def _not_comparable(table: str) -> ContractError:
@@ -357,11 +301,3 @@ def _not_comparable(table: str) -> ContractError:
         "`freeze`.",
         "Give the key the permission to read the data pool, or set `schema_change` to `evolve`.",
     )
-
-
-def _growing(first_seconds: float, longest_seconds: float) -> Iterator[float]:
-    """Yield pauses that grow by half from one to the next."""
-    pause = first_seconds
-    while True:
-        yield pause
-        pause = min(pause * 1.5, longest_seconds)

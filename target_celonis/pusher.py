@@ -1,20 +1,20 @@
 """Pushes in threads beside the one that reads.
 
 Hides the threads and what passes between them. Guarantees: no job is carried out before all its
-chunks are confirmed; jobs are carried out one after the other over the whole process, each when
-the one before has ended, while the chunks of the next are uploaded; after a failure nothing more
-is carried out, and jobs that were opened are aborted. Must not know: what a route does.
+chunks are known to have arrived; a push that fails ends no other one, unless no other could succeed
+either; after such a failure nothing more is carried out, and jobs that were opened are aborted;
+files of a push are removed when it has ended. Must not know: what a route does, or streams.
 """
 
 from __future__ import annotations
 
 import queue
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from target_celonis.clock import StoppedError
+from target_celonis.errors import TargetCelonisError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,15 +22,33 @@ if TYPE_CHECKING:
     from target_celonis.route import Listing, OpenJob, OpenPush, PushRoute, PushTask, Receipt
     from target_celonis.spool import Chunk
 
-_STAGED_JOBS = 4
-"""Jobs that are open at a time: there is a cap on them, its number is not known."""
+_PUSHES = 4
+"""Pushes at a time, and so jobs that are open: there is a cap on them, its number is not known."""
+
+_HOPELESS = frozenset(
+    {"TC-ACCESS-01", "TC-ACCESS-04", "TC-REMOTE-01", "TC-REMOTE-06", "TC-LIMIT-02", "TC-LIMIT-06"}
+)
+"""Failures that are not of one table: the key, the network, the disk, the submits of the hour."""
+
+
+@dataclass(frozen=True)
+class FailedPush:
+    """A push that came to no good end.
+
+    Attributes:
+        task: What was asked for.
+        error: Why.
+    """
+
+    task: PushTask
+    error: TargetCelonisError
 
 
 @dataclass
 class _Progress:
     """What the threads of a ``Pusher`` tell the one that owns it."""
 
-    receipts: queue.SimpleQueue[Receipt] = field(default_factory=queue.SimpleQueue)
+    outcomes: queue.SimpleQueue[Receipt | FailedPush] = field(default_factory=queue.SimpleQueue)
     failure: BaseException | None = None
 
 
@@ -45,8 +63,8 @@ class Pusher:
     def __init__(self, route: PushRoute, parallel_uploads: int) -> None:
         self._route = route
         self._uploads = ThreadPoolExecutor(parallel_uploads, "upload")
-        self._stages = ThreadPoolExecutor(min(parallel_uploads, _STAGED_JOBS), "stage")
-        self._coordinator = ThreadPoolExecutor(1, "push")
+        self._pushes = ThreadPoolExecutor(min(parallel_uploads, _PUSHES), "push")
+        self._coordinator = ThreadPoolExecutor(1, "coordinator")
         self._running: list[Future[None]] = []
         self._progress = _Progress()
         self._stopping = False
@@ -55,23 +73,27 @@ class Pusher:
         """Push these tables, after all those of earlier calls."""
         self._running.append(self._coordinator.submit(self._run, tuple(tasks)))
 
+    def pace_seconds(self, pushes: int) -> float:
+        """Return how far apart, at least, checkpoints of so many pushes are to be."""
+        return self._route.pace_seconds(pushes)
+
     @property
     def busy(self) -> bool:
         """Whether a push is under way."""
         return any(not future.done() for future in self._running)
 
-    def receipts(self) -> list[Receipt]:
-        """Return the receipts that came since the last call."""
+    def outcomes(self) -> list[Receipt | FailedPush]:
+        """Return what pushes came to since the last call."""
         got = []
-        while not self._progress.receipts.empty():
-            got.append(self._progress.receipts.get())
+        while not self._progress.outcomes.empty():
+            got.append(self._progress.outcomes.get())
         return got
 
     def raise_failure(self) -> None:
-        """Raise what a push failed with, if one did.
+        """Raise what ended all pushes, if something did.
 
         Raises:
-            TargetCelonisError: Celonis refused, or a table does not fit.
+            TargetCelonisError: No table can be pushed any more.
             StoppedError: The run is to stop.
         """
         if self._progress.failure is not None:
@@ -79,51 +101,66 @@ class Pusher:
 
     def wait(self, seconds: float) -> None:
         """Wait for the pushes under way, at most so long."""
-        for future in list(self._running):
-            try:
-                future.exception(timeout=seconds)
-            except TimeoutError:
-                return
-        self._running.clear()
+        wait(self._running, timeout=seconds)
+        self._running = [future for future in self._running if not future.done()]
 
     def close(self) -> None:
         """Start nothing more, let what runs come to its end, and delete jobs not executed."""
         self._stopping = True
-        for pool in (self._coordinator, self._stages, self._uploads):
+        for pool in (self._coordinator, self._pushes, self._uploads):
             pool.shutdown(wait=True, cancel_futures=pool is self._coordinator)
 
     def _run(self, tasks: Sequence[PushTask]) -> None:
-        """Stage jobs ahead of the one that is committed, in order."""
-        if self._progress.failure is not None:
-            return
-        staged: deque[Future[OpenPush]] = deque()
-        waiting = deque(tasks)
+        """Push some tables side by side."""
         try:
+            if self._stopping:
+                raise StoppedError
             listing = self._route.look()
-            while waiting or staged:
-                while waiting and len(staged) < _STAGED_JOBS:
-                    staged.append(self._stages.submit(self._stage, waiting.popleft(), listing))
-                push = staged.popleft().result()
-                if self._stopping:
-                    self._route.abort(push)
-                    raise StoppedError  # one way out for all that was staged
-                self._progress.receipts.put(self._route.commit(push))
         except BaseException as error:  # noqa: BLE001  # handed to the thread that owns us
-            self._stopping = True
-            for future in staged:
-                if future.exception() is None:
-                    self._route.abort(future.result())
+            self._fail(error)
+            return
+        wait([self._pushes.submit(self._push, task, listing) for task in tasks])
+
+    def _fail(self, error: BaseException) -> None:
+        """Let nothing more be pushed; the first reason is the one that is told."""
+        self._stopping = True
+        if self._progress.failure is None:
             self._progress.failure = error
 
-    def _stage(self, task: PushTask, listing: Listing) -> OpenPush:
-        """Open jobs and upload their chunks; delete them again when that fails."""
+    def _push(self, task: PushTask, listing: Listing) -> None:
+        """Push a table; tell what came of it."""
+        try:
+            self._progress.outcomes.put(self._carry(task, listing))
+        except TargetCelonisError as error:
+            if error.code in _HOPELESS:
+                self._fail(error)
+            self._progress.outcomes.put(FailedPush(task, error))
+        except BaseException as error:  # noqa: BLE001  # handed to the thread that owns us
+            self._fail(error)
+        finally:
+            task.discard()
+
+    def _carry(self, task: PushTask, listing: Listing) -> Receipt:
         if self._stopping:
             raise StoppedError
         push = self._route.open(task, listing)
+        try:
+            self._upload(push)
+            while not self._route.all_arrived(push):
+                self._upload(push)
+            if self._stopping:
+                raise StoppedError
+        except BaseException:
+            self._route.abort(push)
+            raise
+        return self._route.commit(push)
+
+    def _upload(self, push: OpenPush) -> None:
+        """Upload all chunks that were not uploaded yet, and wait for it, also when one fails."""
         uploads = [
             self._uploads.submit(self._send, job, chunk)
             for job in push.jobs
-            for chunk in job.chunks
+            for chunk in job.wanting
         ]
         try:
             for upload in uploads:
@@ -131,12 +168,8 @@ class Pusher:
         except BaseException:
             for upload in uploads:
                 upload.cancel()
-            for upload in uploads:
-                if not upload.cancelled():
-                    upload.exception()
-            self._route.abort(push)
+            wait(uploads)
             raise
-        return push
 
     def _send(self, job: OpenJob, chunk: Chunk) -> None:
         if self._stopping:

@@ -20,7 +20,7 @@ from target_celonis.errors import LimitError, OutcomeUnknownError, TargetCelonis
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from target_celonis.http import Answer
+    from target_celonis.answers import Answer
 
 logger = logging.getLogger("target-celonis")
 

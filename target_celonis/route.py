@@ -6,17 +6,19 @@ stands for rows that are loaded. Must not know: how a way is gone, streams' stat
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from target_celonis.celonis import JobType
 from target_celonis.merge import PARTITION_ROWS, Merged, merge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from target_celonis.celonis import JobType, PoolTable
+    from target_celonis.celonis import JobSpec, PoolTable, PushJob
     from target_celonis.config import Config
     from target_celonis.contract import Terms
     from target_celonis.spool import Chunk
@@ -35,6 +37,7 @@ class PushTask:
         chunks: In the order of their records; emptied from disk by the push.
         directory: Empty, for files made on the way.
         rows: Records in the chunks.
+        last_line: Number of the input line of their last record.
     """
 
     plan: TablePlan
@@ -42,6 +45,18 @@ class PushTask:
     chunks: tuple[Chunk, ...]
     directory: Path
     rows: int
+    last_line: int = 0
+
+    @property
+    def appends(self) -> bool:
+        """Whether its rows would stand twice, were they loaded again."""
+        return self.type is JobType.DELTA and not self.plan.keys
+
+    def discard(self) -> None:
+        """Remove its files."""
+        for chunk in self.chunks:
+            chunk.path.unlink(missing_ok=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 @dataclass
@@ -53,14 +68,26 @@ class OpenJob:
         type: REPLACE or DELTA.
         chunks: What it holds.
         deletes: Whether its rows are to be deleted by their keys.
+        keyed: Whether a chunk that arrives twice does no harm.
         executed: Whether it was submitted, or may have been.
+        confirmed: Chunks that are surely in it.
+        in_doubt: Chunks of which this is not known.
     """
 
     id: str
     type: JobType
     chunks: tuple[Chunk, ...]
     deletes: bool = False
+    keyed: bool = False
     executed: bool = False
+    confirmed: list[Chunk] = field(default_factory=list)
+    in_doubt: list[Chunk] = field(default_factory=list)
+
+    @property
+    def wanting(self) -> list[Chunk]:
+        """Chunks that were not uploaded yet."""
+        had = {chunk.path for chunk in (*self.confirmed, *self.in_doubt)}
+        return [chunk for chunk in self.chunks if chunk.path not in had]
 
     @property
     def rows(self) -> int:
@@ -78,6 +105,9 @@ class OpenPush:
         merged: What the chunks came to.
         terms: What was declared of the columns.
         length_verified: Whether the table's column lengths could be read.
+        specs: What each job was made by.
+        listed_jobs: Jobs that were there before.
+        renewals: How often a job was made anew, since chunks of it were in doubt.
     """
 
     task: PushTask
@@ -85,6 +115,9 @@ class OpenPush:
     merged: Merged
     terms: Terms
     length_verified: bool
+    specs: tuple[JobSpec, ...] = ()
+    listed_jobs: tuple[PushJob, ...] = ()
+    renewals: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +134,7 @@ class Receipt:
         uploaded_bytes: Their size.
         length_verified: Whether the table's column lengths could be read.
         cut_texts: How many texts were cut, by column name.
+        texts: Longest text and declared length, in characters, by column name.
     """
 
     task: PushTask
@@ -112,13 +146,20 @@ class Receipt:
     uploaded_bytes: int
     length_verified: bool
     cut_texts: Counter[str] = field(default_factory=Counter)
+    texts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The pool's tables at the start of a push; None where the key may not list them."""
+    """What the pool holds at the start of a push.
+
+    Attributes:
+        tables: Its tables; None where the key may not list them.
+        jobs: Its push jobs on tables of the data connection.
+    """
 
     tables: tuple[PoolTable, ...] | None
+    jobs: tuple[PushJob, ...] = ()
 
 
 class PushRoute(Protocol):
@@ -136,12 +177,20 @@ class PushRoute(Protocol):
         """Hand over one chunk; may be called from several threads."""
         ...
 
+    def all_arrived(self, push: OpenPush) -> bool:
+        """Return whether all chunks are surely there; else what was made anew wants them again."""
+        ...
+
     def commit(self, push: OpenPush) -> Receipt:
         """Have the jobs carried out and wait for their end."""
         ...
 
     def abort(self, push: OpenPush) -> None:
         """Forget the jobs that were not carried out."""
+        ...
+
+    def pace_seconds(self, pushes: int) -> float:
+        """Return how far apart, at least, checkpoints of so many pushes are to be."""
         ...
 
 
@@ -190,4 +239,9 @@ def receipt_of(push: OpenPush) -> Receipt:
         uploaded_bytes=sum(chunk.size_bytes for chunk in chunks),
         length_verified=push.length_verified,
         cut_texts=push.merged.cut_texts,
+        texts={
+            name: (length, push.terms.lengths[name])
+            for name, length in longest_texts(chunks).items()
+            if name in push.terms.lengths
+        },
     )

@@ -1,40 +1,28 @@
-"""Chunks on disk: a directory for the run, and Parquet files in it.
+"""Chunks on disk: Parquet files in a directory of the run.
 
-Hides the layout of the spool directory, how chunk files are written, rolled over and measured, and
-how the leavings of a dead run are told from a living one. Guarantees: a file named ``*.parquet`` is
-whole and on disk; no chunk is larger than the limit; all chunks of one ``ChunkWriter`` have the
-schema of its plan, every column typed even when all null; directories are 0700 and files 0600. Must
-not know: the network, or when a chunk is due.
-
-    spool_dir/
-      run-20240531T120000-1234/    one run
-        lock                       held while the run lives
-        0001-orders/0003.parquet   chunks of one table and checkpoint
-        emulator.log               with the embedded emulator
+Hides how chunk files are written, rolled over and measured. Guarantees: a file named ``*.parquet``
+is whole and on disk; no chunk is larger than the limit; all chunks of one ``ChunkWriter`` have the
+schema of its plan, every column typed even when all null; files are 0600. Must not know: the
+network, when a chunk is due, or what else is in the directory of the run.
 """
 
 from __future__ import annotations
 
-import contextlib
-import getpass
 import os
-import shutil
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from target_celonis import limits
-from target_celonis.errors import LimitError
+from target_celonis.errors import unwritable
 from target_celonis.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from target_celonis.table import TablePlan
 
@@ -63,97 +51,16 @@ class Chunk:
     longest: dict[str, int]
 
 
-class RunDirectory:
-    """The directory of this run.
+class ChunkAccount(Protocol):
+    """Keeps account of what is written of chunks."""
 
-    Args:
-        spool_dir: Where runs have their directories; None for one of the user's own.
+    def wrote(self, size_bytes: int) -> None:
+        """Count what was written."""
+        ...
 
-    Raises:
-        LimitError: It cannot be made or written.
-    """
-
-    def __init__(self, spool_dir: Path | None) -> None:
-        base = spool_dir or Path(tempfile.gettempdir()) / f"target-celonis-{_user()}"
-        self._count = 0
-        try:
-            base.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _remove_dead_runs(base)
-            self.path, self._lock = _make_run(base)
-        except OSError as error:
-            raise unwritable(base, error) from None
-
-    def table_directory(self, table: str) -> Path:
-        """Make a fresh directory for the chunks of one table and checkpoint."""
-        self._count += 1
-        path = self.path / f"{self._count:04d}-{table[:40].replace('/', '_')}"
-        try:
-            path.mkdir(mode=0o700)
-        except OSError as error:
-            raise unwritable(path, error) from None
-        return path
-
-    def close(self) -> None:
-        """Remove the directory and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
-
-
-def _user() -> str:
-    try:
-        return str(os.getuid())
-    except AttributeError:  # Windows
-        return getpass.getuser()
-
-
-def _lock(run: Path) -> int | None:
-    """Take the lock of a run directory; None where another process holds it."""
-    fd = os.open(run / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        import fcntl  # absent on Windows, where dead runs are left lying
-    except ImportError:
-        return fd
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError:
-        os.close(fd)
-        raise  # a file system without locks: no run on it could be told from a dead one
-    return fd
-
-
-def _make_run(base: Path) -> tuple[Path, int]:
-    """Make a run directory and take its lock."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    while True:
-        path = Path(tempfile.mkdtemp(prefix=f"run-{stamp}-{os.getpid()}-", dir=base))
-        lock = _lock(path)
-        if lock is not None and path.exists():  # else one that starts too took it for dead
-            return path, lock
-
-
-def _remove_dead_runs(base: Path) -> None:
-    """Remove directories of runs that no longer live: their rows come again from the tap."""
-    for run in base.glob("run-*"):
-        if not (run / "lock").exists():
-            continue  # being made right now
-        with contextlib.suppress(OSError):
-            held = _lock(run)
-            if held is not None:
-                shutil.rmtree(run, ignore_errors=True)
-                os.close(held)
-
-
-def unwritable(path: Path, error: OSError) -> LimitError:
-    """Return the error for a spool directory that cannot be used."""
-    return LimitError(
-        "TC-LIMIT-02",
-        f"The spool directory {path} cannot be written: {error.strerror or 'unknown reason'}.",
-        "Free some space, or name another directory as `spool_dir`.",
-    )
+    def closed(self, chunk: Chunk) -> None:
+        """Take note of a chunk that is whole."""
+        ...
 
 
 class ChunkWriter:
@@ -164,12 +71,19 @@ class ChunkWriter:
         plan: The table; every batch has its schema.
         chunk_limit_bytes: A file is closed before it would be larger.
         timestamp_encoding: ``int96`` or ``millis``.
+        account: Is told what is written.
     """
 
     def __init__(
-        self, directory: Path, plan: TablePlan, chunk_limit_bytes: int, timestamp_encoding: str
+        self,
+        directory: Path,
+        plan: TablePlan,
+        chunk_limit_bytes: int,
+        timestamp_encoding: str,
+        account: ChunkAccount | None = None,
     ) -> None:
         self.plan = plan
+        self._account = account
         self.held_bytes = 0
         self.rows = 0
         self._directory = directory
@@ -227,7 +141,10 @@ class ChunkWriter:
             self._close_chunk()
         if self._parquet is None:
             self._open_chunk()
+        before = self._sink.tell()
         self._parquet.write_table(table, row_group_size=table.num_rows)
+        if self._account is not None:
+            self._account.wrote(self._sink.tell() - before)
         self._chunk_rows += table.num_rows
         self._row_groups += 1
         for column in self.plan.columns:
@@ -266,7 +183,10 @@ class ChunkWriter:
             os.fsync(file.fileno())
         part.rename(path)
         size = path.stat().st_size
-        self._chunks.append(Chunk(path, self.plan, self._chunk_rows, size, self._longest))
+        chunk = Chunk(path, self.plan, self._chunk_rows, size, self._longest)
+        self._chunks.append(chunk)
+        if self._account is not None:
+            self._account.closed(chunk)
         self._parquet = self._sink = None
         self._chunk_rows = self._row_groups = 0
         self._longest = {}

@@ -20,13 +20,14 @@ from target_celonis.batch import SLICE_ROWS, Notes, convert, with_marks
 from target_celonis.celonis import JobType
 from target_celonis.report import StreamReport
 from target_celonis.route import PushTask, merge_task
-from target_celonis.spool import Chunk, ChunkWriter, RunDirectory
+from target_celonis.spool import Chunk, ChunkWriter
 from target_celonis.stream_rules import LoadMethod, StreamSettings
 from target_celonis.table import TablePlan, changes_keys, widen
 
 if TYPE_CHECKING:
     from target_celonis.config import Config
     from target_celonis.messages import ActivateVersionMessage, RecordRun, SchemaMessage
+    from target_celonis.run_directory import RunDirectory
 
 logger = logging.getLogger("target-celonis")
 
@@ -58,6 +59,7 @@ class Stream:
         version: Version of the records that it holds.
         read_under: What ``currently_syncing`` was, as a tuple of one, when its last record came;
             None where no state had said.
+        has_failed: Whether a push of it failed, so that it is not pushed again.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Stream:
         self.versioned: bool | None = None
         self.version: int | None = None
         self.read_under: tuple[str | None] | None = None
+        self.has_failed = False
         self._config = config
         self._run_directory = run_directory
         self._is_incremental = bool(message.bookmark_properties)
@@ -236,6 +239,21 @@ class Stream:
             self.close_writer()
             self.plan = wider
 
+    def has_ended(self, syncing: str | None, sources: set[str]) -> bool:
+        """Return whether a state says that the tap reads another stream by now.
+
+        Some taps name in ``currently_syncing`` an id that is not the stream's name. So a value that
+        is no stream's name proves something only if it is not the one under which the last record
+        came.
+
+        Args:
+            syncing: The value.
+            sources: The tap's names of all streams.
+        """
+        if syncing is None or (syncing in sources and syncing != self.source):
+            return True
+        return syncing != self.source and self.read_under not in (None, (syncing,))
+
     def end(self, sequence: int) -> None:
         """Take note that another message says it has no more records."""
         self._ended_at = sequence
@@ -273,6 +291,7 @@ class Stream:
             replace(self.plan, marks_deleted=marks_deleted),
             self._config.chunk_size_bytes,
             self._config.timestamp_encoding,
+            self._run_directory,
         )
 
     @property
@@ -297,6 +316,16 @@ class Stream:
         if self._writer is not None:
             self._chunks += self._writer.finish()
             self._writer = None
+
+    def give_up(self) -> None:
+        """Hold nothing any more, since its rows cannot be loaded in this run."""
+        self.has_failed = True
+        self._waiting, self._waiting_bytes = None, 0
+        self.close_writer()
+        for chunk in (*self._older, *self._chunks):
+            chunk.path.unlink(missing_ok=True)
+        self._older, self._chunks = [], []
+        self._older_rows = self.rows = 0
 
     def hand_over(self) -> tuple[tuple[Chunk, ...], int]:
         """Return all that is held, as chunks and number of records, and hold nothing.

@@ -15,6 +15,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from target_celonis.owner_only import owner_only
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -47,15 +49,10 @@ class TableNotes:
         part = path.with_suffix(f".{os.getpid()}.part")
         with contextlib.suppress(OSError):
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            with open(part, "w", encoding="utf-8", opener=_private) as file:
+            with open(part, "w", encoding="utf-8", opener=owner_only) as file:
                 json.dump(note, file)
             part.replace(path)
 
     def _path(self, table: str) -> Path:
         name = json.dumps([*self._place, table.casefold()])
         return self._directory / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that none but its owner may read."""
-    return os.open(path, flags, 0o600)

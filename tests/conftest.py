@@ -1,4 +1,4 @@
-"""Nothing of the machine's own settings reaches a test."""
+"""Nothing of the machine's own settings reaches a test, and no secret is printed by one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytest_plugins = ["evidence"]
 
 _FOREIGN_PREFIXES = ("TARGET_CELONIS_", "CELONIS_EMULATOR_", "MELTANO_", "SINGER_SDK_")
 _FOREIGN = {"loglevel", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "netrc"}

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from target_celonis import batch, stream
 from target_celonis.celonis import JobType
+from target_celonis.clock import SystemClock
 from target_celonis.config import parse
 from target_celonis.dry_run import DryRun
 from target_celonis.errors import TargetCelonisError
-from target_celonis.spool import RunDirectory
-from target_celonis.target import _Run
+from target_celonis.run import Run as Program
+from target_celonis.run_directory import RunDirectory
 
 from .comparison import (
     Place,
@@ -273,11 +274,12 @@ def test_any_schema_and_any_records(
     values = {"load_method": method, "trust_end_of_input": True}
     config = parse(values, {}, needs_celonis=False)
     tables = Tables(config)
-    directory = RunDirectory(tmp_path_factory.getbasetemp() / "spool")
-    program, states, failure = _Run(config), list[bytes](), None
+    directory = RunDirectory(tmp_path_factory.getbasetemp() / "spool", SystemClock())
+    program, states, failure = Program(config), list[bytes](), None
     with program._signals.installed(), logged() as log:
         try:
             program._load_through(tables, directory, io.BytesIO(data), states.append)
+            program._say_counts()
         except TargetCelonisError as error:
             failure = error
     directory.close()

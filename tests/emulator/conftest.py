@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import evidence
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -247,6 +248,8 @@ def start(
     command = ["serve", "--port", "0", "--database", str(database), "--ready-file", str(ready)]
     command += arguments
     keys = {"CELONIS_EMULATOR_API_KEY": KEY, "CELONIS_EMULATOR_APP_KEY": APP_KEY}
+    for key in keys.values():
+        evidence.secret(key)
     keys |= environment or {}
     process: subprocess.Popen[bytes] | Forked
     options = options if nursery is None else {"log": None} | options

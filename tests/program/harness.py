@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import evidence
 import requests
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def start_emulator(directory: Path, *options: str, profile: str = "lenient") -> 
     ready = directory / f"ready-{uuid.uuid4()}.json"
     command = [sys.executable, "-m", "celonis_emulator", "serve", "--port", "0"]
     command += ["--database", str(directory / "emulator.duckdb"), "--ready-file", str(ready)]
-    key, app_key = secrets.token_hex(20), secrets.token_hex(20)
+    key, app_key = (evidence.secret(secrets.token_hex(20)) for _ in range(2))
     variables = {"CELONIS_EMULATOR_API_KEY": key, "CELONIS_EMULATOR_APP_KEY": app_key}
     process = subprocess.Popen(
         [*command, "--submits-per-hour", "0", "--profile", profile, *options],
@@ -268,6 +269,7 @@ class Running:
         code = self.process.wait(PATIENCE_SECONDS)
         os.set_blocking(self.process.stdout.fileno(), True)
         ended = Ended(code, self.out(), self.err())
+        evidence.printed(ended.out, ended.err)
         self.close()
         if code != -signal.SIGKILL:
             self._target.look_at(ended)
@@ -300,6 +302,7 @@ class Target:
         """Return a command line; settings that are None are left out."""
         self._runs += 1
         values = {k: v for k, v in (self._settings | settings).items() if v is not None}
+        evidence.secrets_of(values)
         path = self.directory / f"config-{self._runs}.json"
         path.write_text(json.dumps(values))
         return [sys.executable, "-m", "target_celonis", "--config", str(path), *arguments]
@@ -346,9 +349,11 @@ class Target:
         assert (ended.code, ended.last_words.split()[1]) == (code, f"[{error}]"), ended.err
         return ended
 
-    def start(self, *arguments: str, **settings: Any) -> Running:
-        """Start a run that the test feeds."""
+    def start(self, *arguments: str, killed_at: Sequence[str] = (), **settings: Any) -> Running:
+        """Start a run that the test feeds, or one that ends itself at a point of its way."""
         command = self.command(*arguments, **settings)
+        if killed_at:  # in place of ``-m target_celonis``
+            command[1:3] = [str(Path(__file__).with_name("killed_program.py")), *killed_at, "--"]
         log = self.directory / f"stderr-{self._runs}.txt"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -373,8 +378,18 @@ class Target:
         else:
             assert ended.last_words.startswith("target-celonis: [TC-")
             assert "Traceback" not in ended.err
-        # Nothing of a run stays but what the next one is to know of tables.
-        assert {path.name for path in self.spool.glob("*")} <= {"tables", "publish"}
+        # Nothing of a run stays but what the next one is to know.
+        left = {path.name for path in self.spool.glob("*")} - {
+            "tables",
+            "locks",
+            "submits",
+            "publish",
+        }
+        if "left running" in ended.err or "could not be deleted" in ended.err:
+            for run in self.runs_in_spool():  # its journal names what is still in Celonis
+                assert {path.name for path in run.iterdir()} <= {"journal.jsonl", "lock"}
+                left.discard(run.name)
+        assert left == set()
 
     def runs_in_spool(self) -> list[Path]:
         return sorted(self.spool.glob("run-*"))

@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+import evidence
 import pytest
 
 from .harness import Emulator, Ended, Target, lines, rows, schema, start_emulator, state
@@ -64,6 +65,7 @@ class Proxy:
     authorizations: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        evidence.secret(self.password)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -214,6 +216,7 @@ def says_none_of(ended: Ended, *secret: str) -> None:
     shown = ended.err + ended.out.decode()
     for text in secret:
         assert len(text) >= 8
+        evidence.secret(text)
         assert text not in shown
         assert base64.b64encode(text.encode()).decode() not in shown
 

@@ -23,7 +23,7 @@ class Model:
         self.states: list[tuple[int, bytes]] = []
         self.released = -1
 
-    def newest_safe(self) -> bytes | None:
+    def newest_safe(self) -> tuple[int, bytes] | None:
         safe = [
             (at, state)
             for at, state in self.states
@@ -32,7 +32,7 @@ class Model:
         if not safe:
             return None
         self.released = max(safe)[0]
-        return max(safe)[1]
+        return max(safe)
 
 
 @given(operations)
@@ -104,7 +104,7 @@ def test_many_states_behind_one_pending_record_are_one() -> None:
         ledger.add_state(at, b"%d" % at)
     assert len(kept(ledger)) == 1
     ledger.settle("a")
-    assert ledger.take_safe() == b"9999"
+    assert ledger.take_safe() == (9_999, b"9999")
 
 
 def kept(ledger: StateLedger) -> list[Any]:
@@ -118,7 +118,7 @@ def test_an_idle_stream_holds_nobody_back() -> None:
     ledger.pend("busy", 2)
     ledger.add_state(3, b"a")
     ledger.settle("busy")
-    assert ledger.take_safe() == b"a"
+    assert ledger.take_safe() == (3, b"a")
 
 
 def test_a_state_before_the_first_pending_record_is_safe() -> None:
@@ -126,17 +126,17 @@ def test_a_state_before_the_first_pending_record_is_safe() -> None:
     ledger.add_state(1, b"a")
     ledger.pend("t", 2)
     ledger.add_state(3, b"b")
-    assert ledger.take_safe() == b"a"
+    assert ledger.take_safe() == (1, b"a")
     assert ledger.holds_back()
     ledger.settle("t")
-    assert ledger.take_safe() == b"b"
+    assert ledger.take_safe() == (3, b"b")
     assert not ledger.holds_back()
 
 
 def test_each_state_is_released_once() -> None:
     ledger = StateLedger()
     ledger.add_state(1, b"a")
-    assert [ledger.take_safe(), ledger.take_safe()] == [b"a", None]
+    assert [ledger.take_safe(), ledger.take_safe()] == [(1, b"a"), None]
 
 
 def test_nothing_is_pending_at_first() -> None:
@@ -148,4 +148,50 @@ def test_settling_what_is_not_pending_does_no_harm() -> None:
     ledger = StateLedger()
     ledger.settle("nobody")
     ledger.add_state(1, b"a")
-    assert ledger.take_safe() == b"a"
+    assert ledger.take_safe() == (1, b"a")
+
+
+@given(operations, st.sets(st.integers(0, 3)), st.integers(0, 61))
+@settings(max_examples=200, deadline=None)
+def test_what_can_still_be_covered(
+    steps: list[tuple[str, int]], lost: set[int], sequence: int
+) -> None:
+    """A state covers a record if it is behind it and before all that will never be settled."""
+    ledger = StateLedger()
+    first: dict[int, int] = {}
+    states: list[int] = []
+    for at, (step, number) in enumerate(steps, start=1):
+        if step == "record":
+            ledger.pend(number, at)
+            first.setdefault(number, at)
+        elif step == "state":
+            ledger.add_state(at, b"{}")
+            states.append(at)
+    gone = {number for number in lost if number in first}
+    # Only records that are pending are asked about, by their last one: states between two starting
+    # points of pending tables are one.
+    sequence = max([sequence, *(at for number, at in first.items() if number not in gone)])
+    wanted = not gone or any(
+        sequence < at and all(at < first[number] for number in gone) for at in states
+    )
+    assert ledger.can_cover(sequence, gone) == wanted
+    if not gone:
+        return
+    for number in first.keys() - gone:
+        ledger.settle(number)
+    safe = ledger.take_safe()  # what in truth comes out once all others are settled
+    assert wanted == (safe is not None and safe[0] > sequence)
+
+
+def test_what_is_lost_bars_only_states_behind_it() -> None:
+    ledger = StateLedger()
+    ledger.pend("appends", 1)
+    ledger.add_state(3, b"a")
+    ledger.pend("fails", 4)
+    ledger.pend("late", 5)
+    ledger.add_state(6, b"b")
+    assert ledger.can_cover(2, ["fails"])
+    assert not ledger.can_cover(3, ["fails"])
+    assert not ledger.can_cover(5, ["fails"])
+    assert not ledger.can_cover(2, ["fails", "appends"])
+    assert ledger.can_cover(10, [])  # a state may still come

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import random
 import stat
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -18,9 +14,12 @@ import pytest
 
 from target_celonis.errors import LimitError
 from target_celonis.kinds import Kind
-from target_celonis.spool import ChunkWriter, RunDirectory, read_row_groups
+from target_celonis.spool import Chunk, ChunkWriter, read_row_groups
 
 from .chunks import batch_of, plan_of, read, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ALL_KINDS = plan_of({kind.name.lower(): kind for kind in Kind})
 
@@ -279,77 +278,7 @@ def test_each_chunk_has_its_own_longest_text(tmp_path: Path) -> None:
         assert chunk.longest == {"t": max(len(row["t"]) for row in rows), "j": 2}
 
 
-# --- the run directory
-
-
-def test_directories_and_files_are_the_users_alone(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        run = RunDirectory(tmp_path / "new" / "spool")
-        directory = run.table_directory("orders")
-        (chunk,) = write(directory, plan_of({"n": Kind.INTEGER}), [[{"n": 1}]])
-    finally:
-        os.umask(before)
-    assert mode(tmp_path / "new" / "spool") == 0o700
-    assert mode(run.path) == mode(directory) == 0o700
-    assert mode(chunk.path) == mode(run.path / "lock") == 0o600
-    run.close()
-
-
-def test_table_directories_are_fresh_each_time(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
-    names = ["orders", "orders", "größe", "x" * 128, "𠀀" * 32]
-    paths = [run.table_directory(name) for name in names]
-    assert len(set(paths)) == len(paths)
-    assert all(path.is_dir() and path.parent == run.path for path in paths)
-    run.close()
-
-
-def test_closing_leaves_nothing(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
-    write(run.table_directory("t"), plan_of({"n": Kind.INTEGER}), [[{"n": 1}]])
-    run.close()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_living_runs_stay_and_dead_ones_go(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path; from target_celonis.spool import RunDirectory;"
-        "run = RunDirectory(Path(sys.argv[1])); run.table_directory('t');"
-        "print(run.path, flush=True); sys.stdin.read(1)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        living = Path(other.stdout.readline().strip())
-        mine = RunDirectory(tmp_path)
-        assert (living / "lock").exists()
-        assert list(living.glob("*-t"))
-        other.kill()
-    assert living.exists()
-    next_run = RunDirectory(tmp_path)
-    assert not living.exists()
-    assert mine.path.exists()
-    assert sorted(tmp_path.iterdir()) == sorted([mine.path, next_run.path])
-    mine.close()
-    next_run.close()
-
-
-def test_what_is_no_run_directory_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("keep")
-    (tmp_path / "run-being-made").mkdir()
-    RunDirectory(tmp_path).close()
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "run-being-made"}
-
-
-def test_a_spool_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LimitError, match=r"TC-LIMIT-02.*cannot be written.*`spool_dir`"):
-        RunDirectory(tmp_path / "file" / "spool")
+# --- the disk
 
 
 def test_a_disk_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
@@ -358,3 +287,34 @@ def test_a_disk_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
     writer.add(batch_of(plan, [{"n": 1}]))
     with pytest.raises(LimitError, match="TC-LIMIT-02"):
         writer.finish()
+
+
+class Account:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.written_bytes = 0
+        self.chunks: list[Chunk] = []
+
+    def wrote(self, size_bytes: int) -> None:
+        self.written_bytes += size_bytes
+
+    def closed(self, chunk: Chunk) -> None:
+        assert chunk.path.exists()
+        self.chunks.append(chunk)
+
+
+def test_what_is_written_is_told(tmp_path: Path) -> None:
+    plan = plan_of({"t": Kind.TEXT})
+    source = random.Random()  # noqa: S311  # no secrets
+    account = Account()
+    writer = ChunkWriter(tmp_path, plan, 100_000, "int96", account)
+    for _ in range(60):
+        writer.add(batch_of(plan, [{"t": source.randbytes(3_000).hex()}]))
+        assert account.written_bytes <= sum(p.stat().st_size for p in tmp_path.iterdir())
+    chunks = writer.finish()
+    assert len(chunks) > 1
+    assert tuple(account.chunks) == chunks
+    size = sum(chunk.size_bytes for chunk in chunks)
+    assert 0.9 * size < account.written_bytes <= size  # all but the footers
+    assert {mode(chunk.path) for chunk in chunks} == {0o600}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import ssl
+import subprocess
 from typing import TYPE_CHECKING, Any
 
+import evidence
 import pytest
 
 from target_celonis.auth import KeyAuth
@@ -63,9 +67,51 @@ def chunk_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of this machine, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the program openssl, to make a certificate")
+    directory = tmp_path_factory.mktemp("tls")
+    made, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(made)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return made, key
+
+
+@pytest.fixture
+def tls_wire(certificate: tuple[Path, Path]) -> Iterator[WireServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with WireServer(
+        scheme="https", wrap_socket=lambda raw: context.wrap_socket(raw, server_side=True)
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def trusting(
+    tls_wire: WireServer,
+    certificate: tuple[Path, Path],
+    clock: FakeClock,
+) -> Iterator[Http]:
+    """A session that knows the server's certificate."""
+    with Http(tls_wire.url, clock, 1, ca_bundle=certificate[0]) as http:
+        yield http
+
+
 @pytest.fixture(autouse=True)
 def _key_in_no_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """No test may bring the key into the log, at whatever level."""
+    evidence.secret(KEY)
     caplog.set_level(logging.DEBUG)
     yield
     for when in ("setup", "call"):

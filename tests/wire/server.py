@@ -6,9 +6,11 @@ import itertools
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections import Counter, defaultdict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 _PATHS = (
     ("jobs", re.compile(r"/(?P<prefix>[\w-]+)/api/v1/data-push/(?P<pool>[^/]+)/jobs/")),
     ("job", re.compile(r"/(?P<prefix>[\w-]+)/api/v1/data-push/[^/]+/jobs/(?P<job>[^/]+)")),
-    ("chunks", re.compile(r".*/jobs/(?P<job>[^/]+)/chunks/upserted")),
+    ("chunks", re.compile(r".*/jobs/(?P<job>[^/]+)/chunks/(upserted|deleted)")),
+    ("chunk list", re.compile(r".*/jobs/(?P<job>[^/]+)/chunks")),
     ("tables", re.compile(r"/integration/api/pools/(?P<pool>[^/]+)/tables")),
     ("columns", re.compile(r"/integration/api/pools/(?P<pool>[^/]+)/columns")),
     ("connection", re.compile(r"/integration/api/pools/[^/]+/data-sources/(?P<id>[^/]+)")),
@@ -46,10 +49,14 @@ class Reply:
         body: Body; anything but bytes is sent as JSON.
         headers: More headers.
         drop: Close the connection instead of answering: ``unread`` before the body was read,
-            ``read`` behind it, ``half`` in the middle of the answer.
+            ``read`` behind it, ``half`` in the middle of the answer; ``early`` answers before the
+            body was read, and resets the connection.
         delay_seconds: Wait before answering.
         endless: Send a body without an end.
         hang_up: Close the connection after the answer without having said so.
+        raw: All that is sent, in place of an answer that is made well.
+        flood: What follows it again and again, until the client has had enough.
+        flood_pause_seconds: Wait between two of these.
     """
 
     status: int = 200
@@ -59,6 +66,9 @@ class Reply:
     delay_seconds: float = 0.0
     endless: bool = False
     hang_up: bool = False
+    raw: bytes | None = None
+    flood: bytes = b""
+    flood_pause_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,9 @@ class WireServer:
         accepts: Authorization headers that are not answered with 401; None for all.
         tables: What the listing of tables shows.
         columns: What the listing of columns shows, by table name.
-        bytes_sent: Of endless bodies.
+        jobs: What the listing of push jobs shows.
+        bytes_sent: Of endless bodies and floods.
+        watch: Called with each request before it is answered.
     """
 
     port: int = 0
@@ -105,7 +117,9 @@ class WireServer:
     prefixes: tuple[str, ...] = ("data-ingestion", "integration")
     tables: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
     bytes_sent: int = 0
+    watch: Callable[[Seen], None] | None = None
     wrap_socket: Callable[[socket.socket], socket.socket] | None = None
     scheme: str = "http"
     _ids: Any = field(default_factory=lambda: itertools.count(1))
@@ -156,7 +170,8 @@ class WireServer:
         if self.accepts is not None and headers.get("authorization") not in self.accepts:
             return Reply(401, {"error": "Unauthorized"})
         ordinary: dict[str, Any] = {
-            "list": [],
+            "list": self.jobs,
+            "chunk list": [],
             "create": lambda: {"id": f"job-{next(self._ids)}", "status": "NEW"},
             "show": lambda: {"id": path.rsplit("/", 1)[-1], "status": "DONE", "logs": []},
             "tables": self.tables,
@@ -192,9 +207,11 @@ class _Handler(BaseHTTPRequestHandler):
         kind = self._kind()
         reply = wire.reply_to(kind, self.command, self.path, headers)
         body = b""
-        if reply.drop != "unread":
+        if reply.drop not in ("unread", "early"):
             body = self.rfile.read(int(headers.get("content-length", 0)))
         wire.seen.append(Seen(kind, self.command, self.path, headers, body))
+        if wire.watch is not None:
+            wire.watch(wire.seen[-1])
         time.sleep(reply.delay_seconds)
         if reply.drop == "garbage":
             socket.socket.send(self.connection, b"\x17\x03\x03\x00\x20" + b"?" * 32)
@@ -203,11 +220,52 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.drop in ("unread", "read"):
             self.close_connection = True
             return
+        if reply.raw is not None:
+            self._send_raw(reply.raw, reply)
+            return
         self._send(reply)
-        if reply.hang_up:
+        if reply.drop == "early":
+            self._reset()
+        elif self.command == "CONNECT" and reply.status == 200:
+            self._pass_on()
+        elif reply.hang_up:
             self.close_connection = True
 
+    def _send_raw(self, raw: bytes, reply: Reply) -> None:
+        self.close_connection = True
+        self.connection.sendall(raw)
+        while reply.flood:
+            time.sleep(reply.flood_pause_seconds)
+            self.connection.sendall(reply.flood)
+            self.server.wire.bytes_sent += len(reply.flood)
+
+    def _reset(self) -> None:
+        """End the connection at once; what is on its way is lost."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def _pass_on(self) -> None:
+        """Be the tunnel that a proxy is asked for."""
+        self.close_connection = True
+        host, port = self.path.split(":")
+
+        def copy(source: socket.socket, sink: socket.socket) -> None:
+            with suppress(OSError):
+                while data := source.recv(1 << 16):
+                    sink.sendall(data)
+            with suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
+
+        with socket.create_connection((host, int(port))) as onward:
+            back = threading.Thread(target=copy, args=(onward, self.connection), daemon=True)
+            back.start()
+            copy(self.connection, onward)
+            back.join()
+
     def _kind(self) -> str:
+        if self.command == "CONNECT":
+            return "tunnel"
         path = urlsplit(self.path).path
         for name, pattern in _PATHS:
             if pattern.fullmatch(path):
@@ -236,7 +294,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(body)
 
-    do_GET = do_POST = do_DELETE = _any  # noqa: N815  # names that the standard library looks for
+    do_GET = do_POST = do_DELETE = do_CONNECT = _any  # noqa: N815  # names that the standard library looks for
 
 
 @dataclass

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
+import resource
 import socket
-import ssl
-import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,19 +19,28 @@ from target_celonis import limits
 from target_celonis.auth import KeyAuth
 from target_celonis.clock import FakeClock, StoppedError
 from target_celonis.config import Secret
-from target_celonis.errors import AccessError, OutcomeUnknownError, RemoteError
+from target_celonis.errors import AccessError, LimitError, OutcomeUnknownError, RemoteError
 from target_celonis.http import Http, expect
 from target_celonis.multipart import FilePart
+from target_celonis.waits import Waits
 
 from .conftest import KEY
 from .server import Reply, WireServer, disposition, parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
 
 GATEWAY = (502, 503, 504)
 LOST = (Reply(drop="unread"), Reply(drop="read"), Reply(body=b"x" * 100, drop="half"))
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Poll until what another thread does is done."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def send(http: Http, method: str, path: str = "/x") -> int:
@@ -147,6 +157,30 @@ def test_nothing_listens(clock: FakeClock) -> None:
     assert len(clock.waits) == limits.RETRY_TRIES - 1
 
 
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Let no file and no socket be opened any more."""
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_too_many_open_files(wire: WireServer, http: Http, clock: FakeClock, method: str) -> None:
+    with no_more_files(), pytest.raises(RemoteError) as caught:
+        send(http, method)
+    assert caught.value.code == "TC-REMOTE-01"
+    assert "Too many files are open on this machine" in str(caught.value)
+    assert type(caught.value) is RemoteError  # it was never sent
+    assert len(clock.waits) == limits.RETRY_TRIES - 1
+    assert wire.seen == []
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_no_answer_in_time(
     wire: WireServer,
@@ -254,6 +288,52 @@ def test_waits_are_said_once(
     assert len(warnings) == 1
     assert "GET /x" in warnings[0].getMessage()
     assert "429" in warnings[0].getMessage()
+
+
+def test_each_reason_to_wait_is_said(
+    wire: WireServer, http: Http, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        wire.answer("/x", Reply(429), Reply(503), Reply(503), Reply(drop="read"))
+        assert http.get("/x").ok
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [re.sub(r"again in .*", "", text) for text in said] == [
+        "GET /x: too many requests (429), trying ",
+        "GET /x: status 503, trying ",
+        "GET /x: no answer, trying ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("replies", "causes"),
+    [
+        ([Reply(429, headers=(("Retry-After", "7"),))], ["rate limit (429)"]),
+        ([Reply(503)], ["network"]),
+        ([Reply(drop="read")], ["network"]),
+        ([Reply(200, b"<p>", (("Content-Type", "text/html"),))], ["network"]),
+        ([Reply(429), Reply(503)], ["network", "rate limit (429)"]),
+        ([], []),
+    ],
+)
+def test_waits_are_counted(
+    wire: WireServer, clock: FakeClock, replies: list[Reply], causes: list[str]
+) -> None:
+    waits = Waits()
+    wire.answer("/x", *replies)
+    with Http(wire.url, clock, 1, waits=waits) as http:
+        assert http.get("/x").ok
+    counted = waits.by_cause()
+    assert sorted(counted) == causes
+    assert sum(counted.values()) == pytest.approx(sum(clock.waits))
+
+
+def test_waits_for_a_connection_are_counted(clock: FakeClock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    waits = Waits()
+    with Http(url, clock, 1, waits=waits) as http, pytest.raises(RemoteError):
+        http.post("/x")
+    assert waits.by_cause() == {"network": pytest.approx(sum(clock.waits))}
 
 
 @pytest.mark.parametrize("status", [500, 501, 520, 524, 598, 408])
@@ -384,6 +464,107 @@ def test_no_content_can_end_its_own_part(wire: WireServer, http: Http, tmp_path:
     http.post("/x", file=FilePart(path))
     (part,) = parts(wire.seen[1])
     assert bytes(part.content) == content
+
+
+@dataclass
+class Saboteur(FakeClock):
+    """Does something when a body is read for the second time, which is in its midst."""
+
+    act: Callable[[], object] = bool
+    reads: int = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "stopped":
+            self.reads += 1
+            if self.reads == 3:  # behind the head and the first piece
+                self.act()
+        return super().__getattribute__(name)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 1_000_000)
+
+
+def lengthen(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+@pytest.mark.parametrize("change", [cut, lengthen])
+@pytest.mark.parametrize("size", [1_500_000, 300_000, 10])
+def test_a_file_that_changes_its_size_is_never_sent_whole(
+    wire: WireServer, tmp_path: Path, change: Callable[[Path], None], size: int
+) -> None:
+    path = tmp_path / "chunk"
+    path.write_bytes(b"x" * size)
+    with (
+        Http(wire.url, Saboteur(act=lambda: change(path)), 1) as http,
+        pytest.raises(LimitError, match=f"{path} changed while") as caught,
+    ):
+        http.post("/x", file=FilePart(path))
+    assert caught.value.code == "TC-LIMIT-02"
+    eventually(lambda: wire.seen)
+    (request,) = wire.seen
+    assert len(request.body) < int(request.headers["content-length"])
+
+
+def test_a_file_that_is_removed_on_the_way_is_sent_whole(wire: WireServer, tmp_path: Path) -> None:
+    path = tmp_path / "chunk"
+    path.write_bytes(b"x" * 1_500_000)
+    with Http(wire.url, Saboteur(act=path.unlink), 1) as http:
+        assert http.post("/x", file=FilePart(path)).ok
+    assert bytes(parts(wire.seen[0])[0].content) == b"x" * 1_500_000
+
+
+def test_a_file_that_cannot_be_read_any_more(wire: WireServer, tmp_path: Path) -> None:
+    path = tmp_path / "chunk"
+    path.write_bytes(b"x" * 1_500_000)
+
+    def break_file() -> None:
+        """Put a descriptor in its place that cannot be read from."""
+        (held,) = [
+            int(each.name)
+            for each in Path("/proc/self/fd").iterdir()
+            if os.path.realpath(each) == str(path)
+        ]
+        other = os.open(path, os.O_WRONLY)
+        os.dup2(other, held)
+        os.close(other)
+
+    with (
+        Http(wire.url, Saboteur(act=break_file), 1) as http,
+        pytest.raises(LimitError, match="gone or cannot be read") as caught,
+    ):
+        http.post("/x", file=FilePart(path))
+    assert caught.value.code == "TC-LIMIT-02"
+    eventually(lambda: wire.seen)
+    assert len(wire.seen[0].body) < 1_500_000
+
+
+def test_a_file_that_is_gone(wire: WireServer, http: Http, tmp_path: Path) -> None:
+    path = tmp_path / "gone"
+    for _ in range(2):  # not there, then not to be read
+        with pytest.raises(LimitError, match=f"{path} is gone or cannot be read") as caught:
+            http.post("/x", file=FilePart(path))
+        assert (caught.value.code, caught.value.exit_code) == ("TC-LIMIT-02", 7)
+        path.mkdir(exist_ok=True)
+    assert wire.seen == []
+
+
+@pytest.mark.parametrize("status", [200, 413])
+def test_an_answer_before_the_body_was_sent(
+    wire: WireServer, http: Http, tmp_path: Path, status: int
+) -> None:
+    """That it is refused may be known early; that it was done may not."""
+    path = tmp_path / "chunk"
+    path.write_bytes(b"x" * 30_000_000)  # more than the buffers of a socket hold
+    wire.answer("/x", Reply(status, drop="early"))
+    if status == 200:
+        with pytest.raises(OutcomeUnknownError):
+            http.post("/x", file=FilePart(path))
+    else:
+        assert http.post("/x", file=FilePart(path)).status == status
+    assert len(wire.seen) == 1
 
 
 # --- answers
@@ -555,34 +736,15 @@ def test_a_proxy_that_is_not_there(clock: FakeClock) -> None:
 # --- TLS
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate of this machine, and its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs the program openssl, to make a certificate")
-    directory = tmp_path_factory.mktemp("tls")
-    made, key = directory / "cert.pem", directory / "key.pem"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(made)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return made, key
-
-
-@pytest.fixture
-def tls_wire(certificate: tuple[Path, Path]) -> Iterator[WireServer]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    with WireServer(
-        scheme="https", wrap_socket=lambda raw: context.wrap_socket(raw, server_side=True)
-    ) as server:
-        yield server
+def test_tls_with_a_server_that_speaks_none(wire: WireServer, clock: FakeClock) -> None:
+    """Nothing was sent: the outcome is known, of a POST too."""
+    with (
+        Http(wire.url.replace("http", "https"), clock, 1) as http,
+        pytest.raises(RemoteError) as caught,
+    ):
+        http.post("/x")
+    assert caught.value.code == "TC-REMOTE-01"
+    assert type(caught.value) is RemoteError
 
 
 def test_certificates_are_verified(tls_wire: WireServer, clock: FakeClock) -> None:
@@ -593,17 +755,6 @@ def test_certificates_are_verified(tls_wire: WireServer, clock: FakeClock) -> No
         http.post("/x")
     assert caught.value.code == "TC-REMOTE-01"
     assert tls_wire.seen == []
-
-
-@pytest.fixture
-def trusting(
-    tls_wire: WireServer,
-    certificate: tuple[Path, Path],
-    clock: FakeClock,
-) -> Iterator[Http]:
-    """A session that knows the server's certificate."""
-    with Http(tls_wire.url, clock, 1, ca_bundle=certificate[0]) as http:
-        yield http
 
 
 def test_over_tls_get_is_repeated(tls_wire: WireServer, trusting: Http) -> None:

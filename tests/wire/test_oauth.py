@@ -120,6 +120,36 @@ def test_answers_without_a_token(wire: WireServer, signed: Http, body: object) -
     assert caught.value.code == "TC-REMOTE-05"
 
 
+@pytest.mark.parametrize("text", ["a b", "a\r\nX-Injected: b", "tök", "\u2028"])
+def test_a_token_that_fits_no_header(wire: WireServer, signed: Http, text: str) -> None:
+    wire.answer(TOKENS, token(text))
+    with pytest.raises(RemoteError) as caught:
+        signed.post("/x")
+    assert caught.value.code == "TC-REMOTE-05"
+    assert wire.of("/x") == []
+
+
+@pytest.mark.parametrize("client_auth", ["basic", "post"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_asking_for_a_token_is_not_redirected(wire: WireServer, signed: Http, status: int) -> None:
+    """The secret is for the team's host alone."""
+    with WireServer() as other:
+        wire.answer(TOKENS, Reply(status, headers=(("Location", f"{other.url}/stolen"),)))
+        with pytest.raises(RemoteError, match=f"status {status}"):
+            signed.get("/x")
+        assert other.seen == []
+    assert len(wire.seen) == 1
+
+
+def test_a_page_is_no_token(wire: WireServer, signed: Http) -> None:
+    page = Reply(200, b"<p>Log in</p>", (("Content-Type", "text/html"),))
+    wire.answer(TOKENS, page, token("t1"), *[page] * 9)
+    assert signed.get("/x").ok
+    wire.answer("/x", Reply(401))
+    with pytest.raises(RemoteError, match="web page"):
+        signed.get("/x")
+
+
 @pytest.mark.parametrize("life", [None, "900", True])
 def test_a_life_that_is_no_number(wire: WireServer, signed: Http, life: object) -> None:
     wire.answer(TOKENS, token("t1", life), token("t2"))

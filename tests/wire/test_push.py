@@ -2,141 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+import threading
+import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from target_celonis import limits
-from target_celonis.celonis import Celonis, JobType
-from target_celonis.clock import FakeClock, StoppedError
-from target_celonis.config import Config
+from target_celonis.celonis import JobType
+from target_celonis.clock import FakeClock, StoppedError, SystemClock
 from target_celonis.errors import (
     AccessError,
     ContractError,
     LimitError,
-    OutcomeUnknownError,
     RemoteError,
     TargetCelonisError,
 )
-from target_celonis.push import DataPush
-from target_celonis.pusher import Pusher
-from target_celonis.route import OpenPush, PushTask, Receipt
-from target_celonis.spool import ChunkWriter
-from target_celonis.table import TablePlan, plan_table
-from target_celonis.table_notes import TableNotes
+from target_celonis.pusher import FailedPush, Pusher
+from target_celonis.route import Receipt
 
 from .conftest import KEY, POOL
+from .pushing import COLUMNS, MakeConfig, Pushing, StoppingClock, failure, row, status
 from .server import Reply, Seen, WireServer, parts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from target_celonis.http import Http
-
-MakeConfig = Callable[..., Config]
-SCHEMA = {
-    "properties": {
-        "id": {"type": "integer"},
-        "text": {"type": ["null", "string"]},
-        "more": {"type": "string", "maxLength": 900},
-        "amount": {"type": "number"},
-        "flag": {"type": "boolean"},
-        "day": {"type": "string", "format": "date"},
-        "at": {"type": "string", "format": "date-time"},
-        "tree": {"type": "object"},
-    }
-}
-COLUMNS = [
-    {"name": "id", "type": "INTEGER", "length": None},
-    {"name": "TEXT", "type": "STRING", "length": 1020},
-    {"name": "more", "type": "STRING", "length": 4000},
-    {"name": "amount", "type": "FLOAT", "length": None},
-    {"name": "flag", "type": "INTEGER", "length": None},
-    {"name": "day", "type": "DATE", "length": None},
-    {"name": "at", "type": "DATE", "length": None},
-    {"name": "tree", "type": "STRING", "length": 1020},
-    {"name": "_CELONIS_CHANGE_DATE", "type": "DATE", "length": None},
-]
-
-
-def row(key: int, text: str | None = "a") -> dict[str, Any]:
-    return {
-        "id": key,
-        "text": text,
-        "more": "b",
-        "amount": 0.5,
-        "flag": True,
-        "day": datetime(2024, 1, 2, tzinfo=UTC).date(),
-        "at": datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),
-        "tree": "{}",
-    }
-
-
-class Pushing:
-    """One route to the server, and tasks for it."""
-
-    def __init__(self, http: Http, clock: FakeClock, config: MakeConfig, directory: Path) -> None:
-        self._http, self._clock, self._config = http, clock, config
-        self._directory = directory
-        self._tasks = 0
-
-    def route(self, connection: str | None = None, **settings: Any) -> DataPush:
-        celonis = Celonis(self._http, POOL, connection, "/data-ingestion")
-        notes = TableNotes(self._directory, (POOL, connection or ""))
-        return DataPush(celonis, self._config(**settings), self._clock, notes)
-
-    def task(
-        self,
-        *chunks: Sequence[dict[str, Any]],
-        table: str = "orders",
-        job_type: JobType = JobType.DELTA,
-        keys: Sequence[str] = ("id",),
-    ) -> PushTask:
-        plan: TablePlan = plan_table(table, table, SCHEMA, keys)
-        self._tasks += 1
-        made = []
-        for number, rows in enumerate(chunks or ([row(1)],)):
-            directory = self._directory / f"{self._tasks}-{number}"
-            directory.mkdir()
-            writer = ChunkWriter(directory, plan, 10_000_000, "int96")
-            batch = pa.RecordBatch.from_pylist(list(rows), schema=plan.arrow_schema)
-            writer.add(batch)
-            made += writer.finish()
-        empty = self._directory / f"{self._tasks}-merged"
-        empty.mkdir()
-        return PushTask(plan, job_type, tuple(made), empty, sum(chunk.rows for chunk in made))
-
-    def open(self, task: PushTask, route: DataPush) -> OpenPush:
-        return route.open(task, route.look())
-
-    def run(self, task: PushTask, route: DataPush | None = None) -> Receipt:
-        """Open, send, commit, as a ``Pusher`` does."""
-        route = route or self.route()
-        push = self.open(task, route)
-        for job in push.jobs:
-            for chunk in job.chunks:
-                route.send(job, chunk)
-        return route.commit(push)
 
 
 @pytest.fixture
 def pushing(http: Http, clock: FakeClock, config: MakeConfig, tmp_path: Path) -> Pushing:
     return Pushing(http, clock, config, tmp_path)
-
-
-def status(name: str, *logs: str) -> Reply:
-    return Reply(200, {"id": "job-1", "status": name, "targetName": "orders", "logs": list(logs)})
-
-
-def failure(run: Callable[[], object]) -> TargetCelonisError:
-    with pytest.raises(TargetCelonisError) as caught:
-        run()
-    assert KEY not in str(caught.value)
-    return caught.value
 
 
 # --- what is sent
@@ -145,14 +45,14 @@ def failure(run: Callable[[], object]) -> TargetCelonisError:
 def test_the_whole_life_of_a_job(wire: WireServer, pushing: Pushing, http: Http) -> None:
     receipt = pushing.run(pushing.task([row(1), row(2)], [row(3)]))
     assert wire.kinds() == [
-        *("tables", "create", "upload", "upload", "execute", "show", "delete"),
+        *("tables", "list", "create", "upload", "upload", "execute", "show", "delete"),
     ]
     assert (receipt.job_ids, receipt.loaded_rows, receipt.chunks) == (("job-1",), 3, 2)
     assert receipt.length_verified
     jobs = f"/data-ingestion/api/v1/data-push/{POOL}/jobs/"
     assert [request.path for request in wire.seen] == [
         f"/integration/api/pools/{POOL}/tables",
-        jobs,
+        *[jobs] * 2,
         *[f"{jobs}job-1/chunks/upserted"] * 2,
         *[f"{jobs}job-1"] * 3,
     ]
@@ -257,7 +157,10 @@ def test_chunks_arrive_as_they_lay_on_disk(
     for number, content in enumerate(contents):
         (path := tmp_path / f"got-{number}").write_bytes(content)
         assert pq.read_table(path).column("id").to_pylist() == [number + 1]
+    assert all(chunk.path.exists() for chunk in task.chunks)  # they may be wanted again
+    task.discard()
     assert not any(chunk.path.exists() for chunk in task.chunks)
+    assert not task.directory.exists()
 
 
 def test_a_key_occurs_once_over_all_chunks(
@@ -308,7 +211,7 @@ def test_a_column_that_is_too_narrow_stops_before_anything_is_sent(
     assert (type(error), error.code) == (ContractError, "TC-CONTRACT-03")
     for named in ("`text`", "`orders`", "255", "256", "overwrite"):
         assert named in str(error)
-    assert wire.counts() == {"tables": 1, "columns": 1}
+    assert wire.counts() == {"tables": 1, "list": 1, "columns": 1}
 
 
 def test_length_is_in_characters_not_in_bytes(wire: WireServer, pushing: Pushing) -> None:
@@ -328,7 +231,7 @@ def test_a_changed_type_stops_before_anything_is_sent(
     assert (type(error), error.code) == (ContractError, "TC-CONTRACT-04")
     assert f"`{column}`" in str(error)
     assert listed in str(error)
-    assert wire.counts() == {"tables": 1, "columns": 1}
+    assert wire.counts() == {"tables": 1, "list": 1, "columns": 1}
 
 
 def test_new_columns_are_read_again_after_done(wire: WireServer, pushing: Pushing) -> None:
@@ -396,12 +299,6 @@ def test_listings_of_another_form(
     assert failure(lambda: pushing.run(pushing.task())).code == "TC-REMOTE-05"
 
 
-@pytest.mark.parametrize("body", [{}, [], "x", None, {"id": 3}, {"status": "NEW"}])
-def test_a_job_of_another_form(wire: WireServer, pushing: Pushing, body: object) -> None:
-    wire.answer("create", Reply(200, body))
-    assert failure(lambda: pushing.run(pushing.task())).code == "TC-REMOTE-05"
-
-
 # --- create and upload
 
 
@@ -409,15 +306,13 @@ def test_a_job_of_another_form(wire: WireServer, pushing: Pushing, body: object)
 @pytest.mark.parametrize(
     ("reply", "kind_of_error"),
     [
-        (Reply(drop="read"), OutcomeUnknownError),
-        (Reply(502), OutcomeUnknownError),
         (Reply(401), AccessError),
         (Reply(403), AccessError),
         (Reply(400, {"errors": [{"error": "bad name"}]}), RemoteError),
         (Reply(500, {"reference": "r", "message": "m"}), RemoteError),
     ],
 )
-def test_create_and_upload_are_not_repeated(
+def test_create_and_upload_that_are_refused_are_not_repeated(
     wire: WireServer, pushing: Pushing, kind: str, reply: Reply, kind_of_error: type[Exception]
 ) -> None:
     wire.answer(kind, reply)
@@ -425,6 +320,7 @@ def test_create_and_upload_are_not_repeated(
     assert type(error) is kind_of_error
     assert len(wire.of(kind)) == 1
     assert wire.of("execute") == []
+    assert len(wire.of("delete")) == (kind == "upload")
 
 
 def test_create_and_upload_wait_after_429(
@@ -546,21 +442,6 @@ def test_a_refused_execute_leaves_no_job_behind(
     assert wire.kinds()[-1] == "delete"
 
 
-@pytest.mark.parametrize(
-    "reply", [Reply(drop="unread"), Reply(drop="read"), Reply(502), Reply(503), Reply(504)]
-)
-def test_a_lost_answer_to_execute_is_neither_repeated_nor_taken_back(
-    wire: WireServer, pushing: Pushing, reply: Reply
-) -> None:
-    wire.answer("execute", reply)
-    error = failure(lambda: pushing.run(pushing.task()))
-    assert isinstance(error, OutcomeUnknownError)
-    assert error.exit_code == 6
-    assert "job-1" in str(error)
-    assert len(wire.of("execute")) == 1
-    assert wire.of("delete") == []
-
-
 # --- waiting for the end
 
 
@@ -638,27 +519,9 @@ def test_a_job_that_is_gone_already_counts_as_deleted(
 # --- a signal
 
 
-class StoppingClock(FakeClock):
-    """Stops once it was asked for so many waits."""
-
-    after = 0
-
-    def wait(self, seconds: float) -> bool:
-        if len(self.waits) >= self.after:
-            self.stop()
-        return super().wait(seconds)
-
-
 @pytest.fixture
 def clock() -> FakeClock:
     return StoppingClock()
-
-
-@pytest.fixture(autouse=True)
-def _running(clock: FakeClock) -> None:
-    """Most tests are not stopped."""
-    assert isinstance(clock, StoppingClock)
-    clock.after = 10**9
 
 
 def stop_after(clock: FakeClock, waits: int) -> None:
@@ -719,72 +582,170 @@ def test_a_signal_leaves_a_job_running_and_names_it(
 # --- many tables
 
 
-def finish(pusher: Pusher) -> list[Receipt]:
+def finish(pusher: Pusher) -> tuple[list[Receipt], list[FailedPush]]:
     pusher.wait(30)
     pusher.close()
-    return pusher.receipts()
+    outcomes = pusher.outcomes()
+    return (
+        [outcome for outcome in outcomes if isinstance(outcome, Receipt)],
+        [outcome for outcome in outcomes if isinstance(outcome, FailedPush)],
+    )
+
+
+def tables_of(outcomes: Sequence[Receipt | FailedPush]) -> list[str]:
+    return sorted(outcome.task.plan.table for outcome in outcomes)
 
 
 def job_of(request: Seen) -> str:
     return request.path.split("/jobs/")[1].split("/")[0]
 
 
-def test_executes_follow_one_another(wire: WireServer, pushing: Pushing) -> None:
-    wire.answer("show", *[status("RUNNING")] * 5)
-    pusher = Pusher(pushing.route(), 4)
+def test_pushes_go_side_by_side_and_one_execute_at_a_time(
+    wire: WireServer, pushing: Pushing
+) -> None:
+    under_way: set[str] = set()
+    most = [0]
+    submitting: list[str] = []
+
+    def watch(request: Seen) -> None:
+        if request.kind == "execute":
+            submitting.append(job_of(request))
+            under_way.add(job_of(request))
+            most[0] = max(most[0], len(under_way))
+        elif request.kind == "delete":
+            under_way.discard(job_of(request))
+
+    wire.watch = watch
+    # Each execute takes a moment: a second one in flight would be seen before the first is answered.
+    wire.answer("execute", *[Reply(delay_seconds=0.02)] * 8)
+    pusher = Pusher(pushing.route(), 8)
     pusher.start([pushing.task([row(1)], [row(2)], table=f"t{n}") for n in range(8)])
-    receipts = finish(pusher)
+    receipts, failed = finish(pusher)
     pusher.raise_failure()
-    assert [receipt.task.plan.table for receipt in receipts] == [f"t{n}" for n in range(8)]
-    running: str | None = None
-    uploads = {job_of(request): 0 for request in wire.of("upload")}
+    assert tables_of(receipts) == [f"t{n}" for n in range(8)]
+    assert failed == []
+    assert most[0] <= 4
+    uploads: Counter[str] = Counter()
     for request in wire.seen:
         if request.kind == "upload":
             uploads[job_of(request)] += 1
         elif request.kind == "execute":
-            assert running is None
-            running = job_of(request)
-            assert uploads[running] == 2  # all its chunks are there
-        elif request.kind == "delete":
-            assert job_of(request) == running
-            running = None
-    assert wire.counts()["execute"] == wire.counts()["delete"] == 8
-    assert wire.counts()["tables"] == 1
+            assert uploads[job_of(request)] == 2  # all its chunks are there
+    assert len(set(submitting)) == wire.counts()["delete"] == 8
+    assert wire.counts()["tables"] == wire.counts()["list"] == 1
 
 
-def test_a_failure_deletes_what_was_made_ahead(wire: WireServer, pushing: Pushing) -> None:
+def test_an_execute_waits_for_the_answer_to_the_one_before(
+    wire: WireServer, pushing: Pushing
+) -> None:
+    in_flight = [0]
+    most = [0]
+    lock = threading.Lock()
+    plain = wire.reply_to
+
+    def reply_to(kind: str, *rest: Any) -> Reply:
+        if kind == "execute":
+            with lock:
+                in_flight[0] += 1
+                most[0] = max(most[0], in_flight[0])
+            time.sleep(0.02)  # long enough for another to come, if one did
+            with lock:
+                in_flight[0] -= 1
+        return plain(kind, *rest)
+
+    wire.reply_to = reply_to  # type: ignore[method-assign]
+    pusher = Pusher(pushing.route(), 4)
+    pusher.start([pushing.task(table=f"t{n}") for n in range(8)])
+    assert len(finish(pusher)[0]) == 8
+    assert most == [1]
+
+
+def test_a_push_that_fails_ends_no_other_one(wire: WireServer, pushing: Pushing) -> None:
     wire.answer("show", status("ERROR", "no space"))
     pusher = Pusher(pushing.route(), 4)
     pusher.start([pushing.task(table=f"t{n}") for n in range(8)])
-    assert finish(pusher) == []
-    with pytest.raises(RemoteError, match="no space"):
-        pusher.raise_failure()
-    made = wire.counts()["create"]
-    assert 1 <= made <= 5
-    assert wire.counts()["delete"] == made
-    assert wire.counts()["execute"] == 1
+    receipts, failed = finish(pusher)
+    pusher.raise_failure()
+    assert len(receipts) == 7
+    assert "no space" in str(failed[0].error)
+    assert tables_of([*receipts, *failed]) == [f"t{n}" for n in range(8)]
+    assert wire.counts()["create"] == wire.counts()["delete"] == wire.counts()["execute"] == 8
 
 
-def test_an_upload_that_fails_deletes_its_job_and_those_made_ahead(
-    wire: WireServer, pushing: Pushing
+@pytest.mark.parametrize("kind", ["create", "upload", "execute"])
+def test_a_request_that_is_refused_deletes_its_job_alone(
+    wire: WireServer, pushing: Pushing, kind: str
 ) -> None:
-    wire.answer("upload", Reply(413))
+    wire.answer(kind, Reply(413))
     pusher = Pusher(pushing.route(), 4)
-    pusher.start([pushing.task([row(1)], [row(2)], table=f"t{n}") for n in range(3)])
-    receipts = finish(pusher)
-    with pytest.raises(RemoteError):
-        pusher.raise_failure()
-    assert wire.counts()["delete"] == wire.counts()["create"]
-    assert wire.counts()["execute"] == len(receipts)
+    tasks = [pushing.task([row(1)], [row(2)], table=f"t{n}") for n in range(3)]
+    pusher.start(tasks)
+    receipts, failed = finish(pusher)
+    pusher.raise_failure()
+    assert (len(receipts), len(failed)) == (2, 1)
+    assert wire.counts()["create"] == 3
+    assert wire.counts()["delete"] == (2 if kind == "create" else 3)
+    assert wire.counts()["execute"] == (3 if kind == "execute" else 2)
+    assert not any(chunk.path.exists() for task in tasks for chunk in task.chunks)
 
 
-def test_after_a_failure_nothing_more_is_pushed(wire: WireServer, pushing: Pushing) -> None:
-    wire.answer("create", Reply(403))
+@pytest.mark.parametrize("kind", ["tables", "list", "create", "upload", "execute"])
+def test_after_a_failure_of_all_nothing_more_is_pushed(
+    wire: WireServer, pushing: Pushing, kind: str
+) -> None:
+    wire.answer(kind, Reply(401))
     pusher = Pusher(pushing.route(), 2)
     pusher.start([pushing.task(table="first")])
     pusher.wait(30)
+    seen = len(wire.seen)
     pusher.start([pushing.task(table="second")])
-    assert finish(pusher) == []
-    with pytest.raises(AccessError):
+    receipts, failed = finish(pusher)
+    with pytest.raises(AccessError, match="TC-ACCESS-01"):
         pusher.raise_failure()
-    assert wire.counts() == {"tables": 1, "create": 1}
+    assert receipts == []
+    assert tables_of(failed) == ([] if kind in ("tables", "list") else ["first"])
+    assert len(wire.seen) == seen
+    created = wire.counts()["create"] - (kind == "create")
+    assert wire.counts()["delete"] == max(0, created)
+
+
+def test_after_the_first_409_ours_take_turns(
+    wire: WireServer,
+    http: Http,
+    config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(limits, "POLL_FIRST_SECONDS", 0.005)
+    pushing = Pushing(http, SystemClock(), config, tmp_path)
+    jobs: dict[str, str] = {}
+    looks: Counter[str] = Counter()
+    refused = [0]
+    lock = threading.Lock()
+    plain = wire.reply_to
+
+    def reply_to(kind: str, method: str, target: str, headers: dict[str, str]) -> Reply:
+        job = target.rsplit("/", 1)[-1]
+        with lock:
+            if kind == "execute":
+                if "RUNNING" in jobs.values():
+                    refused[0] += 1
+                    return Reply(409)
+                jobs[job] = "RUNNING"
+            elif kind == "show":
+                looks[job] += 1
+                if jobs.get(job) == "RUNNING" and looks[job] > 3:
+                    jobs[job] = "DONE"
+                return Reply(200, {"id": job, "status": jobs.get(job, "NEW"), "logs": []})
+        return plain(kind, method, target, headers)
+
+    wire.reply_to = reply_to  # type: ignore[method-assign]
+    pusher = Pusher(pushing.route(), 4)
+    pusher.start([pushing.task(table=f"t{n}") for n in range(6)])
+    receipts, failed = finish(pusher)
+    pusher.raise_failure()
+    assert (len(receipts), failed) == (6, [])
+    assert refused[0] == 1  # from then on none was submitted before its turn
+    assert wire.counts()["execute"] == 7
+    assert len([r for r in caplog.records if "ours take turns" in r.getMessage()]) == 1
