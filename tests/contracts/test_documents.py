@@ -130,9 +130,9 @@ def test_codes_and_classes_of_errors_agree_in_the_source() -> None:
     """Every code is raised somewhere, and only by the class that its name says."""
     raised: set[str] = set()
     for path in (ROOT / "target_celonis").glob("*.py"):
-        if path.name == "errors.py":
-            continue
         source = path.read_text(encoding="utf-8")
+        if path.name == "errors.py":
+            source = source.split("\nclass ", 1)[1]  # behind the catalogue
         for kind, found in re.findall(r'(\w+Error)\(\s*"(TC-[A-Z]+-\d\d)"', source):
             raised.add(found)
             assert getattr(errors, kind).exit_code == exit_code(found), (path.name, found)
