@@ -133,9 +133,7 @@ class MemoryCelonis:
 class Run:
     """A loader with all that belongs to it; gives each message the next line."""
 
-    def __init__(
-        self, directory: Path, limit_bytes: int | None = None, **values: Any
-    ) -> None:
+    def __init__(self, directory: Path, limit_bytes: int | None = None, **values: Any) -> None:
         self.celonis = MemoryCelonis()
         self.clock = FakeClock()
         self.pusher = Pusher(self.celonis, 2)
