@@ -294,7 +294,7 @@ class PushJobs:
         """
         deadline = Deadline(self._waiter.clock, self._config.wait_timeout_seconds)
         stopping: Deadline | None = None
-        blind = _Blindness(self._waiter.clock)
+        blind = _Blindness(self._waiter.clock, job_id)
         seen: PushJob | None = PushJob(job_id, JobStatus.RUNNING, table)
         for pause in growing_pauses(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
             with suppress(StoppedError), blind.borne(may_last=stopping is None):
@@ -338,10 +338,12 @@ class _Blindness:
 
     Args:
         clock: For how long.
+        job_id: The job that is looked at.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, job_id: str) -> None:
         self._clock = clock
+        self._job_id = job_id
         self._since: Deadline | None = None
 
     @contextmanager
@@ -352,9 +354,16 @@ class _Blindness:
         except RemoteError as error:
             if self._since is None:
                 self._since = Deadline(self._clock, limits.BLIND_SECONDS)
-                logger.warning("A job that runs cannot be looked at just now: %s", error.message)
+                logger.warning(
+                    "Push job %s cannot be looked at just now: %s", self._job_id, error.message
+                )
             if self._since.passed() or not may_last:
-                raise
+                raise OutcomeUnknownError(
+                    "TC-REMOTE-03",
+                    f"Push job {self._job_id} was executed, and how it ended is not known. "
+                    f"{error.message}",
+                    "Look at it in Celonis; then run the pipeline again with the last state.",
+                ) from None
         else:
             self._since = None
 

@@ -96,7 +96,7 @@ class DeadRun:
 
     path: Path
     account: Account
-    _lock: int
+    _lock: int | None
 
     def drop(self) -> None:
         """Remove it: nothing in it is left to do."""
@@ -105,8 +105,10 @@ class DeadRun:
 
     def leave(self) -> None:
         """Leave it to a later run."""
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
+        lock, self._lock = self._lock, None  # closed once: its number may be another's by then
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                os.close(lock)
 
 
 class RunDirectory:
@@ -146,6 +148,8 @@ class RunDirectory:
         with contextlib.ExitStack() as opened:  # to be closed again where the rest fails
             try:
                 self.base.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if spool_dir is None:
+                    _refuse_foreign(self.base)
                 opened.callback(self._leave_dead_runs)
                 self._look_for_dead_runs()
                 self.path, self._lock = _make_run(self.base)

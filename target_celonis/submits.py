@@ -126,9 +126,9 @@ class Submits:
             except (TargetCelonisError, StoppedError):  # it was never sent
                 job.executed = False
                 raise
+            if self._came_late(job, answer, lost):
+                break
             if answer.status == HTTPStatus.CONFLICT:
-                if self._status_of(job) != JobStatus.NEW:
-                    break
                 job.executed = False
                 self._one_at_a_time = True
                 if self._running:
@@ -145,11 +145,15 @@ class Submits:
                 rate_limited += 1
                 self._take_refusal(table, job, answer, rate_limited, deadline)
             else:
-                if not answer.ok:
-                    job.executed = False
+                job.executed = answer.ok
                 expect(answer, f"execute push job {job.id} on table `{table}`")
                 break
         self._journal.record(Step.EXECUTED, job=job.id)
+
+    def _came_late(self, job: OpenJob, answer: Answer, lost: int) -> bool:
+        """Return whether an execute was refused since another one of the same job was taken."""
+        may_be = lost > 0 or answer.status == HTTPStatus.CONFLICT
+        return not answer.ok and may_be and self._status_of(job) != JobStatus.NEW
 
     def _deadline(self) -> Deadline:
         return Deadline(self._waiter.clock, self._config.wait_timeout_seconds)

@@ -876,6 +876,12 @@ def test_a_full_spool_closes_the_checkpoint_early(tmp_path: Path) -> None:
         assert run.states[-1] == states[-1]
 
 
+def fill(run: Run, stream: str) -> None:
+    """Send more than there is room for."""
+    for number in range(300):
+        run.record(stream, number, text=noise())
+
+
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "with another"])
 def test_a_spool_that_is_full_of_what_waits_for_its_end(tmp_path: Path, *, beside: bool) -> None:
     with running(tmp_path, limit_bytes=3_000_000, chunk_size_mb=1, streams=OVERWRITE) as run:
@@ -885,8 +891,7 @@ def test_a_spool_that_is_full_of_what_waits_for_its_end(tmp_path: Path, *, besid
             for number in range(10):
                 run.record("events", number, text=noise())
         with pytest.raises(LimitError) as caught:
-            for number in range(300):
-                run.record("orders", number, text=noise())
+            fill(run, "orders")
         assert (caught.value.code, caught.value.exit_code) == ("TC-LIMIT-05", 7)
         for named in ("`orders`", "0.00 GB", "`spool_limit_gb`", "`spool_dir`"):
             assert named in str(caught.value)
