@@ -324,7 +324,9 @@ def _judged(cell: Cell, run: _Run, rows: Counter[tuple[int, str]], left: Iterabl
     return Seen("; ".join((", ".join(words[:2]), *words[2:])), problems, run.err)
 
 
-def _problems(cell: Cell, run: _Run, rows: Counter[tuple[int, str]], place: str) -> Iterable[str]:
+def _problems(
+    cell: Cell, run: _Run, rows: Counter[tuple[int, str]], place: str
+) -> Iterable[str]:
     """Yield what breaks a promise."""
     new = tables(cell.method)[1]
     if run.code not in (0, 3, 6, 7):
