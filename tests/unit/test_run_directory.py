@@ -488,3 +488,24 @@ def test_a_disk_without_room_for_a_journal(tmp_path: Path, limit: int) -> None:
     assert done.stdout.split() == ["TC-LIMIT-02", "0"]
     with running(tmp_path) as run:
         assert runs(tmp_path) == [run.path]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="there, the place is the user's own")
+@pytest.mark.parametrize("kind", ["open to all", "a link", "mine"])
+def test_a_directory_where_all_may_write_is_mine_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    base = tmp_path / f"target-celonis-{os.getuid()}"
+    if kind == "open to all":
+        base.mkdir()
+        base.chmod(0o777)
+    elif kind == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        base.symlink_to(tmp_path / "elsewhere")
+    if kind == "mine":
+        RunDirectory(None, FakeClock()).close()
+        RunDirectory(None, FakeClock()).close()  # the second time it is there
+        return
+    with pytest.raises(LimitError, match="not a directory of this user alone"):
+        RunDirectory(None, FakeClock())
