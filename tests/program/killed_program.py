@@ -5,13 +5,16 @@ N-th line of that step is written. ``STEP@TABLE`` counts those about one table. 
 
 - ``PRINTED``: a state is put on stdout and flushed;
 - ``DELETED``: Celonis is asked to delete a push job;
-- ``DROPPED``: the directory of a dead run is removed.
+- ``DROPPED``: the directory of a dead run is removed;
+- ``NEVER``: the program lives, but it begins only when its first input is there, so that a test
+  may have it ready when another one is killed.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import select
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,8 @@ from target_celonis.run_directory import DeadRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+READY = "ready"
 
 _POINTS: dict[str, tuple[Any, str]] = {
     "PRINTED": (run, "_print_state"),
@@ -71,6 +76,10 @@ if __name__ == "__main__":
     point, when, number, dashes, *arguments = sys.argv[1:]
     assert when in ("before", "after")
     assert dashes == "--"
-    set_trap(point, when, int(number))
     sys.argv[1:] = arguments
+    if point == "NEVER":
+        sys.stderr.write(f"{READY}\n")
+        select.select([sys.stdin.fileno()], [], [])
+    else:
+        set_trap(point, when, int(number))
     __main__.main()
