@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from target_celonis.celonis import TERMINAL, Celonis, JobStatus
 from target_celonis.errors import TargetCelonisError
+from target_celonis.journal import Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from target_celonis.journal import Account, JournalJob
+    from target_celonis.journal import Account, Journal, JournalJob
     from target_celonis.run_directory import DeadRun
 
 logger = logging.getLogger("target-celonis")
@@ -38,12 +39,13 @@ class Inheritance:
     notices: tuple[str, ...] = ()
 
 
-def settle_dead_runs(runs: Sequence[DeadRun], celonis: Celonis) -> Inheritance:
+def settle_dead_runs(runs: Sequence[DeadRun], celonis: Celonis, journal: Journal) -> Inheritance:
     """Delete what dead runs left unexecuted, and remove their directories.
 
     Args:
         runs: Runs on this data pool and connection that were killed.
         celonis: The pool.
+        journal: Of this run; takes the jobs that have not ended, so that they are not forgotten.
     """
     running: set[str] = set()
     notices: list[str] = []
@@ -58,6 +60,7 @@ def settle_dead_runs(runs: Sequence[DeadRun], celonis: Celonis) -> Inheritance:
             for job in account.unsettled:
                 if _is_left_running(job, celonis):
                     running.add(job.id)
+                    _take_over(job, journal)
         except TargetCelonisError as error:
             logger.warning("What that run left is for a later run to settle: %s", error)
             run.leave()
@@ -79,10 +82,25 @@ def _is_left_running(job: JournalJob, celonis: Celonis) -> bool:
         job.executed = False  # it was meant to be, and was not
     elif found.status not in TERMINAL:
         return True
+    job.done = job.done or found.status == JobStatus.DONE
     celonis.delete_job(job.id)
     status = found.status if found.status in _NAMED else "not DONE"
     logger.info("Table %s: push job %s, which was left %s, deleted.", job.table, job.id, status)
     return False
+
+
+def _take_over(job: JournalJob, journal: Journal) -> None:
+    """Note a job of a dead run as one of this run, which is to see to its deletion."""
+    journal.record(
+        Step.JOB_CREATED,
+        job=job.id,
+        table=job.table,
+        type="inherited",
+        rows=job.rows,
+        appends=False,  # what stands twice of it is told by the dead run's journal
+        last_line=0,
+    )
+    journal.record(Step.EXECUTE_MEANT, job=job.id)
 
 
 def doubled(account: Account, who: str) -> list[str]:

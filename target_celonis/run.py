@@ -139,7 +139,8 @@ class Run:
 
     def _load(self, file: IO[Any] | None) -> Counter[str]:
         with self._opened([]) as (directory, celonis):
-            inherited = settle_dead_runs(directory.dead_runs, celonis)
+            with self._heard():
+                inherited = settle_dead_runs(directory.dead_runs, celonis, directory.journal)
             self._notices += inherited.notices
             budget = self._budget(directory)
             waiter = Waiter(self._clock, self._waits)

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("target-celonis")
 
 _SHARE_OF_FREE = 0.8
+_BEING_MADE_SECONDS = 3600.0
+"""A run directory without a lock is one that a run is making, or of one that was killed then."""
+
 _SHARE_FOR_READING = 0.7
 """Of the limit; the rest is for what a merge writes before it removes what it read."""
 
@@ -165,9 +168,11 @@ class RunDirectory:
     def _look_for_dead_runs(self) -> None:
         """Remove the rows of runs that no longer live: they come again from the tap."""
         for path in sorted(self.base.glob("run-*")):
-            if not (path / "lock").exists():
-                continue  # being made right now
             with contextlib.suppress(OSError):
+                if not (path / "lock").exists():
+                    if time.time() - path.stat().st_mtime > _BEING_MADE_SECONDS:
+                        shutil.rmtree(path, ignore_errors=True)
+                    continue
                 lock = _lock(path)
                 if lock is not None:
                     self._take_dead_run(path, lock)

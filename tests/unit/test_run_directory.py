@@ -509,3 +509,12 @@ def test_a_directory_where_all_may_write_is_mine_alone(
         return
     with pytest.raises(LimitError, match="not a directory of this user alone"):
         RunDirectory(None, FakeClock())
+
+
+def test_a_directory_that_was_never_locked_goes_when_it_is_old(tmp_path: Path) -> None:
+    for name in ("run-old-x", "run-fresh-x"):
+        (tmp_path / name).mkdir()
+    two_hours_ago = (tmp_path / "run-old-x").stat().st_mtime - 7200
+    os.utime(tmp_path / "run-old-x", (two_hours_ago, two_hours_ago))
+    RunDirectory(tmp_path, FakeClock()).close()
+    assert [path.name for path in tmp_path.glob("run-*")] == ["run-fresh-x"]

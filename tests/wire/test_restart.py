@@ -9,7 +9,7 @@ import pytest
 
 from target_celonis.clock import FakeClock
 from target_celonis.journal import Account, JournalJob, Step
-from target_celonis.restart import doubled, settle_dead_runs
+from target_celonis.restart import Inheritance, doubled, settle_dead_runs
 from target_celonis.run_directory import RunDirectory
 
 from .conftest import POOL
@@ -75,6 +75,10 @@ def start(tmp_path: Path) -> Iterator[Callable[[], RunDirectory]]:
         run.close()
 
 
+def settle(run: RunDirectory, celonis: Celonis) -> Inheritance:
+    return settle_dead_runs(run.dead_runs, celonis, run.journal)
+
+
 def deleted(wire: WireServer) -> list[str]:
     return [request.path.rsplit("/", 1)[-1] for request in wire.of("delete")]
 
@@ -123,7 +127,7 @@ def test_what_becomes_of_a_job_of_a_dead_run(
     leave({"executed": True})
     answer_by_job(wire, shown(job_1=state) if state else {})
     run = start()
-    found = settle_dead_runs(run.dead_runs, celonis)
+    found = settle(run, celonis)
     assert deleted(wire) == (["job-1"] if goes else [])
     assert found.running_job_ids == ({"job-1"} if inherited else frozenset())
     assert found.notices == ()
@@ -137,7 +141,7 @@ def test_only_jobs_of_the_journal_are_asked_for(
     leave({}, {"executed": True})
     leave({})
     answer_by_job(wire, shown(job_1="NEW", job_2="RUNNING", job_3="NEW", job_4="NEW"))
-    found = settle_dead_runs(start().dead_runs, celonis)
+    found = settle(start(), celonis)
     assert sorted(deleted(wire)) == ["job-1", "job-3"]
     assert found.running_job_ids == {"job-2"}
     assert set(wire.kinds()) == {"show", "delete"}
@@ -159,12 +163,12 @@ def test_what_cannot_be_settled_is_left_for_the_next_run(
     leave({"executed": True, "appends": True})
     wire.answer("show", *[reply] * 6)
     run = start()
-    found = settle_dead_runs(run.dead_runs, celonis)
+    found = settle(run, celonis)
     assert found.notices == ()
     assert len([r for r in caplog.records if "for a later run" in r.getMessage()]) == 1
     assert len(list(tmp_path.glob("run-*"))) == 2
     wire.script["show"].clear()  # from now on it is DONE
-    again = settle_dead_runs(start().dead_runs, celonis)
+    again = settle(start(), celonis)
     assert deleted(wire) == ["job-1"]
     assert len(again.notices) == 1
     assert len(list(tmp_path.glob("run-*"))) == 1
@@ -183,32 +187,42 @@ def test_what_was_appended_is_told_once(
         {"executed": True, "appends": True, "table": "was_new"},
         {"appends": True, "table": "never_executed"},
         {"executed": True, "done": True, "table": "keyed"},
+        {"executed": True, "appends": True, "table": "ended"},
     )
-    answer_by_job(wire, shown(job_1="DONE", job_2="RUNNING", job_3="NEW", job_4="NEW"))
+    answer_by_job(
+        wire, shown(job_1="DONE", job_2="RUNNING", job_3="NEW", job_4="NEW", job_6="DONE")
+    )
     run = start()
-    stands, may = settle_dead_runs(run.dead_runs, celonis).notices
+    stands, may, ended = settle(run, celonis).notices
+    assert "Table ended:" in ended
+    assert "they stand there twice" in ended
     assert "Table stands:" in stands
     assert "they stand there twice" in stands
     assert "job-1" in stands
     assert "3 rows" in stands
     assert "Table may:" in may
     assert "they may stand there twice" in may
-    for notice in (stands, may):
+    for notice in (stands, may, ended):
         assert "which was cut off," in notice
         assert [r.levelname for r in caplog.records if r.getMessage() == notice] == ["WARNING"]
-    assert start().dead_runs == []
+    # The one that runs is this run's to see to, or the next one's, and told no more.
+    later = start()
+    assert [list(run.account.jobs) for run in later.dead_runs] == [["job-2"]]
+    assert settle(later, celonis).notices == ()
 
 
 def test_what_lies_before_the_released_state_does_not_stand_twice(
     wire: WireServer, celonis: Celonis, leave: DeadRunMaker, start: Callable[[], RunDirectory]
 ) -> None:
     leave({"executed": True, "done": True, "appends": True}, released_line=9)
-    assert settle_dead_runs(start().dead_runs, celonis).notices == ()
+    assert settle(start(), celonis).notices == ()
     assert deleted(wire) == ["job-1"]
 
 
-def test_nothing_is_asked_without_dead_runs(wire: WireServer, celonis: Celonis) -> None:
-    found = settle_dead_runs([], celonis)
+def test_nothing_is_asked_without_dead_runs(
+    wire: WireServer, celonis: Celonis, start: Callable[[], RunDirectory]
+) -> None:
+    found = settle(start(), celonis)
     assert (found.running_job_ids, found.notices) == (frozenset(), ())
     assert wire.seen == []
 
@@ -233,7 +247,7 @@ def test_a_lock_is_closed_once(
     leave({})
     answer_by_job(wire, shown(job_1="NEW"))
     run = start()
-    settle_dead_runs(run.dead_runs, celonis)
+    settle(run, celonis)
     others = [os.open(tmp_path, os.O_RDONLY) for _ in range(20)]
     start()
     for other in others:
