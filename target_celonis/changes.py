@@ -92,6 +92,10 @@ class WatchedRoute:
         """Return whether all chunks are surely there; else what was made anew wants them again."""
         return self._route.all_arrived(push)
 
+    def wait_seconds(self, pushes: int) -> float:
+        """Return how long it takes at least until so many pushes can be carried out."""
+        return self._route.wait_seconds(pushes)
+
     def pace_seconds(self, pushes: int) -> float:
         """Return how far apart, at least, checkpoints of so many pushes are to be."""
         return self._route.pace_seconds(pushes)

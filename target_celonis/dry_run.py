@@ -93,6 +93,10 @@ class DryRun:
         """Miss no chunk."""
         return True
 
+    def wait_seconds(self, pushes: int) -> float:  # noqa: ARG002  # the route's form
+        """Ask for no wait."""
+        return 0.0
+
     def pace_seconds(self, pushes: int) -> float:  # noqa: ARG002  # the route's form
         """Ask for no pause."""
         return 0.0

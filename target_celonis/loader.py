@@ -19,7 +19,7 @@ from target_celonis.errors import ContractError, InputError, LimitError
 from target_celonis.pusher import FailedPush
 from target_celonis.report import StreamReport, check_sums
 from target_celonis.route import PushTask
-from target_celonis.stream import Stream
+from target_celonis.stream import Stream, unproven_end
 from target_celonis.stream_rules import LoadMethod
 from target_celonis.table import plan_table
 
@@ -85,8 +85,7 @@ class Loader:
         self._held_bytes = 0
         self._open_files: dict[str, Stream] = {}
         self._buffer_bytes = config.memory_limit_bytes // _BUFFER_SHARE
-        self._checkpoint_at = clock.monotonic()
-        self._progress_at = clock.monotonic()
+        self._checkpoint_at = self._progress_at = clock.monotonic()
         self._read_rows = 0
         self._said: set[str] = set()
         self._removed: dict[str, StreamReport] = {}
@@ -338,6 +337,12 @@ class Loader:
             self._ledger.pend(task, stream.first_sequence)
             self._ledger.settle(stream.name)
             tasks.append(task)
+        minutes = self._pusher.wait_seconds(len(tasks)) / 60
+        if minutes >= 1:
+            said = (
+                "%d push jobs are due; by the submits of an hour that takes %.0f minutes or more."
+            )
+            logger.info(said, len(tasks), minutes)
         self.dispatch.start(tasks)
         self._take_outcomes()
 
@@ -404,15 +409,13 @@ class Loader:
         unproven = []
         ready = []
         for stream in self._streams.values():
-            if stream.overwrites and not stream.rows:
+            if stream.overwrites and not stream.rows and not stream.has_failed:
                 logger.warning(
                     "Stream %s sent no records: table %s is left as it is, since zero rows never "
                     "replace a table.",
                     stream.name,
                     stream.plan.table,
                 )
-            elif stream.has_failed:
-                continue
             elif stream.rows and self._is_cut_off(stream):
                 unproven.append(stream)
                 self.dispatch.lose(stream.name)
@@ -427,7 +430,7 @@ class Loader:
         if self.dispatch.failure is not None:
             raise self.dispatch.failure  # each was told when it came
         if unproven:
-            raise _unproven(unproven)
+            raise unproven_end(unproven)
 
     def _is_cut_off(self, stream: Stream) -> bool:
         """Return whether a stream that may replace its table was perhaps not read to its end.
@@ -486,15 +489,4 @@ def _shared_table(one: str, other: str, table: str) -> ContractError:
         "TC-CONTRACT-01",
         f"The streams `{one}` and `{other}` would both load into table `{table}`.",
         "Give one of them another `table` under `streams`, or another alias.",
-    )
-
-
-def _unproven(streams: Sequence[Stream]) -> InputError:
-    names = ", ".join(f"`{stream.name}`" for stream in streams)
-    return InputError(
-        "TC-INPUT-10",
-        f"Nothing proves that these streams were read to their end, so their tables are left as "
-        f"they were: {names}.",
-        "If the tap prints neither `currently_syncing` nor ACTIVATE_VERSION, set "
-        "`trust_end_of_input` to true.",
     )

@@ -73,6 +73,10 @@ class Pusher:
         """Push these tables, after all those of earlier calls."""
         self._running.append(self._coordinator.submit(self._run, tuple(tasks)))
 
+    def wait_seconds(self, pushes: int) -> float:
+        """Return how long it takes at least until so many pushes can be carried out."""
+        return self._route.wait_seconds(pushes)
+
     def pace_seconds(self, pushes: int) -> float:
         """Return how far apart, at least, checkpoints of so many pushes are to be."""
         return self._route.pace_seconds(pushes)

@@ -189,6 +189,10 @@ class PushRoute(Protocol):
         """Forget the jobs that were not carried out."""
         ...
 
+    def wait_seconds(self, pushes: int) -> float:
+        """Return how long it takes at least until so many pushes can be carried out."""
+        ...
+
     def pace_seconds(self, pushes: int) -> float:
         """Return how far apart, at least, checkpoints of so many pushes are to be."""
         ...

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from target_celonis.batch import SLICE_ROWS, Notes, convert, with_marks
 from target_celonis.celonis import JobType
+from target_celonis.errors import InputError
 from target_celonis.report import StreamReport
 from target_celonis.route import PushTask, merge_task
 from target_celonis.spool import Chunk, ChunkWriter
@@ -25,6 +26,8 @@ from target_celonis.stream_rules import LoadMethod, StreamSettings
 from target_celonis.table import TablePlan, changes_keys, widen
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from target_celonis.config import Config
     from target_celonis.messages import ActivateVersionMessage, RecordRun, SchemaMessage
     from target_celonis.run_directory import RunDirectory
@@ -343,3 +346,15 @@ class Stream:
         self._older, self._chunks = [], []
         self._older_rows = self.rows = 0
         return held
+
+
+def unproven_end(streams: Sequence[Stream]) -> InputError:
+    """Return the error for streams that nothing proves were read to their end."""
+    names = ", ".join(f"`{stream.name}`" for stream in streams)
+    return InputError(
+        "TC-INPUT-10",
+        f"Nothing proves that these streams were read to their end, so their tables are left as "
+        f"they were: {names}.",
+        "If the tap prints neither `currently_syncing` nor ACTIVATE_VERSION, set "
+        "`trust_end_of_input` to true.",
+    )

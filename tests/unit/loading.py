@@ -95,6 +95,9 @@ class MemoryCelonis:
         assert not any(job.wanting for job in push.jobs)
         return True
 
+    def wait_seconds(self, pushes: int) -> float:
+        return 0.0 * pushes
+
     def pace_seconds(self, pushes: int) -> float:
         return self.pace_seconds_per_push * pushes
 

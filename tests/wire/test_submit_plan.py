@@ -102,8 +102,12 @@ class Run:
 
 @pytest.mark.parametrize("tells", [False, True])
 def test_three_hundred_streams_finish_by_plan(
-    tells: bool, config: Callable[..., Any], tmp_path: Path
+    tells: bool,
+    config: Callable[..., Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "target-celonis")
     clock = FakeClock(seconds=HOUR_SECONDS * 480_000.0)
     minutes = 150
     with (
@@ -134,3 +138,5 @@ def test_three_hundred_streams_finish_by_plan(
     assert accepted >= 2 * STREAMS  # one while reading went on, and the end
     # An hour that is used up is asked at most so often whether it is.
     assert max(wire.refused.values(), default=0) <= (1 if tells else 4)
+    assert "300 push jobs are due; by the submits of an hour that takes" in caplog.text
+    assert "lie further apart than" in caplog.text
