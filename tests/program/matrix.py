@@ -1,8 +1,8 @@
 """The fault matrix: which faults meet which calls, and the document that holds what comes of it.
 
-Hides how the product of all dimensions is thinned out, and how the document is laid out. Guarantees:
-what ``document`` writes ``read_document`` reads; no chance: the same cells each time. Must not know:
-how a cell is run.
+Hides how the product of all dimensions is thinned out, and how the document is laid out.
+Guarantees: what ``with_results`` writes ``read_document`` reads; no chance: the same cells each
+time. Must not know: how a cell is run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,16 @@ JOBS: dict[str, dict[str, Any]] = {
         (", all chunks applied", {"after_chunks": 99}),
     )
 }
-FAULTS = REFUSALS | LOST | FALSE | SLOW | HALF | OAUTH | JOBS
+KINDS = {
+    "refused": REFUSALS,
+    "lost": LOST,
+    "false": FALSE,
+    "slow": SLOW,
+    "half": HALF,
+    "oauth": OAUTH,
+    "job": JOBS,
+}
+FAULTS = {name: fault for faults in KINDS.values() for name, fault in faults.items()}
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,7 @@ SITUATIONS = (
         "Comparing the columns, before rows are added to a table.",
         methods=("keyed", "append"),
     ),
-    Situation("create_job", "create_job", "Making a push job.", writes=True, by_method=True),
+    Situation("create_job", "create_job", "Making a push job.", writes=True),
     Situation(
         "list_jobs, lost create",
         "list_jobs",
@@ -148,7 +157,6 @@ SITUATIONS = (
         "list_chunks",
         "Counting the chunks, after the answer to an upload was lost.",
         methods=("append", "overwrite"),
-        by_method=True,
         also=(_UPLOAD_LOST,),
     ),
     Situation(
@@ -163,7 +171,6 @@ SITUATIONS = (
         "get_job, lost execute",
         "get_job",
         "Looking at the job after the answer to its execute was lost.",
-        by_method=True,
         also=(_EXECUTE_LOST,),
     ),
     Situation("get_job", "get_job", "Looking at the job until it has ended."),
@@ -195,9 +202,8 @@ class Cell:
     profile: str
 
     def __str__(self) -> str:
-        return ", ".join(
-            (self.situation, self.fault, self.when, self.times, self.method, self.profile)
-        )
+        fault = f"{self.fault}, {self.when}, {self.times}"
+        return f"{self.situation}: {fault}, {self.method}, {self.profile}"
 
     def faults(self, table: str) -> list[dict[str, Any]]:
         """Return what the emulator is told."""
@@ -263,27 +269,61 @@ def all_cells() -> list[Cell]:
                 )
                 for place, method in enumerate(methods):
                     profile = PROFILES[(number + number // 2 + place) % 2]
-                    for each in PROFILES if not there.match else (profile,):
-                        found.append(Cell(there.name, name, when, times, method, each))
+                    profiles = (profile,) if there.match else PROFILES
+                    found += (
+                        Cell(there.name, name, when, times, method, each) for each in profiles
+                    )
     return found
+
+
+def sample() -> list[Cell]:
+    """Return some of the cells, in which each value of each dimension occurs in some."""
+    cells = [cell for cell in all_cells() if (cell.fault, cell.times) != ("hang", "for ever")]
+    found: list[Cell] = []
+    wanted = {value for cell in cells for value in _values(cell)}
+    while wanted:
+        best = max(cells, key=lambda cell: len(wanted & _values(cell)))
+        found.append(best)
+        wanted -= _values(best)
+    return found
+
+
+def _values(cell: Cell) -> set[tuple[str, ...]]:
+    """Return what a cell is an example of."""
+    kind = next(name for name, faults in KINDS.items() if cell.fault in faults)
+    return {
+        ("fault", cell.fault),
+        ("situation and when", cell.situation, cell.when),
+        ("kind and times", kind, cell.times),
+        ("method and profile", cell.method, cell.profile),
+    }
 
 
 # --- the document
 
 Outcomes = dict[Cell, str]
 _HEAD = ("fault", "when", "how often")
+_TITLE = "\n## The matrix\n"
 _SECTION = re.compile(r"^### `([^`]+)`")
 
 
-def document(outcomes: Outcomes, before: str) -> str:
-    """Return the document: what people wrote in it, and the tables of all outcomes.
+def with_results(text: str, there: Situation, outcomes: Outcomes) -> str:
+    """Return a document with the table of one call made anew.
 
     Args:
-        outcomes: What was seen.
-        before: The document so far.
+        text: The document so far.
+        there: The call.
+        outcomes: What was seen of it.
     """
-    kept = before.partition("\n## The matrix\n")[0].rstrip() + "\n\n## The matrix\n"
-    return kept + "".join(_section(there, outcomes) for there in SITUATIONS)
+    head, _, tables = text.partition(_TITLE)
+    sections = {}
+    for section in re.split(r"^(?=### )", tables, flags=re.MULTILINE)[1:]:
+        named = _SECTION.match(section)
+        assert named is not None
+        sections[named[1]] = section.strip()
+    sections[there.name] = _section(there, outcomes)
+    found = [sections[name] for name in BY_NAME if name in sections]
+    return f"{head.rstrip()}\n{_TITLE}" + "".join(f"\n{section}\n" for section in found)
 
 
 def _columns(there: Situation) -> tuple[str, ...]:
@@ -317,13 +357,13 @@ def _section(there: Situation, outcomes: Outcomes) -> str:
             by_ends.setdefault(ends, []).append(times)
         for ends, often in by_ends.items():
             lines.setdefault((when, tuple(often), ends), []).append(fault)
-    text = f"\n### `{there.name}`\n\n{there.what}\n\n"
+    text = f"### `{there.name}`\n\n{there.what}\n\n"
     text += f"| {' | '.join((*_HEAD, *columns))} |\n"
     text += f"|{' --- |' * (len(_HEAD) + len(columns))}\n"
     for (when, often, ends), faults in lines.items():
         cells = ("; ".join(faults), when, ", ".join(often), *ends)
         text += f"| {' | '.join(cells)} |\n"
-    return text
+    return text.strip()
 
 
 def read_document(text: str) -> dict[tuple[str, str, str, str, str], str]:
@@ -331,12 +371,12 @@ def read_document(text: str) -> dict[tuple[str, str, str, str, str], str]:
     found: dict[tuple[str, str, str, str, str], str] = {}
     name = ""
     columns: tuple[str, ...] = ()
-    for line in text.partition("\n## The matrix\n")[2].splitlines():
+    for line in text.partition(_TITLE)[2].splitlines():
         if section := _SECTION.match(line):
             name = section[1]
         elif line.startswith("| fault |"):
             columns = tuple(cell.strip() for cell in line.strip("|").split("|"))[len(_HEAD) :]
-        elif line.startswith("| "):
+        elif line.startswith("| ") and not line.startswith("| ---"):
             faults, when, often, *ends = (cell.strip() for cell in line.strip("|").split("|"))
             for fault, times in itertools.product(faults.split("; "), often.split(", ")):
                 for column, end in zip(columns, ends, strict=True):
