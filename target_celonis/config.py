@@ -448,7 +448,12 @@ def _base_url(text: str, name: str = "base_url") -> str:
             "TC-SETTINGS-03",
             f"The setting `{name}` must begin with https://; plain http is for this machine only.",
         )
-    return f"{parts.scheme}://{parts.netloc}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"  # one spelling, since runs are told apart by it
+
+
+_PORTS = {"http": 80, "https": 443}
 
 
 def is_loopback(host: str) -> bool:

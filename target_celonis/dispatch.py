@@ -1,8 +1,8 @@
 """Pushes on their way, and the states that wait for them.
 
 Hides in which order pushes go, which of them may still go after a failure, and when a state is
-handed out. Guarantees: a state is handed out only when every record before it is settled, with its
-intent in the journal before; what would be appended a second time by the next run is not appended.
+handed out. Guarantees: a state is handed out only when every record before it is settled; nothing
+is begun to be appended that is known to come again with the next run.
 Must not know: streams, records, threads.
 
 Pushes that append go last: rows of a table with keys do no harm when they come again, appended ones
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from target_celonis.checkpoint import StateLedger
 from target_celonis.journal import Step
-from target_celonis.pusher import FailedPush
+from target_celonis.pusher import FailedPush, GivenUp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,12 +76,18 @@ class Dispatch:
         The caller settles each receipt's task.
         """
         idle = not self._pusher.busy  # asked first: what has failed by then is among the outcomes
-        came = self._pusher.outcomes()
-        for outcome in came:
+        came: list[Receipt | FailedPush] = []
+        given_up: list[PushTask] = []
+        for outcome in self._pusher.outcomes():
+            if isinstance(outcome, GivenUp):
+                self.lose(outcome.task)
+                given_up.append(outcome.task)
+                continue
+            came.append(outcome)
             if isinstance(outcome, FailedPush):
                 self.lose(outcome.task)
                 self.failure = self.failure or outcome.error
-        return came, self._push_appends() if idle else []
+        return came, [*given_up, *(self._push_appends() if idle else [])]
 
     def _push_appends(self) -> list[PushTask]:
         """Push what appends if its state can still go out; return the others."""

@@ -93,6 +93,9 @@ class DryRun:
         """Miss no chunk."""
         return True
 
+    def end(self) -> None:
+        """Nothing is carried out anyway."""
+
     def wait_seconds(self, pushes: int) -> float:  # noqa: ARG002  # the route's form
         """Ask for no wait."""
         return 0.0

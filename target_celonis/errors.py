@@ -77,6 +77,7 @@ CATALOGUE: dict[str, str] = {
     "TC-LIMIT-05": "The spool limit is reached by streams that are pushed only at the end.",
     "TC-LIMIT-06": "The submits of this hour are used up, and `on_submit_limit` is `fail`.",
     "TC-LIMIT-07": "A data job or the load of a data model did not end before the deadline.",
+    "TC-LIMIT-08": "Push jobs could not be executed in time: Celonis answers 409 or 429.",
     "TC-INTERNAL-01": "The counts of the run do not add up.",
     "TC-INTERNAL-02": "An unexpected fault of this program.",
     "TC-SIGNAL-01": "The run was ended by a signal.",

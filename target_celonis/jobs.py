@@ -13,7 +13,7 @@ chunks are applied one by one.
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,11 +28,11 @@ from target_celonis.errors import (
     TargetCelonisError,
 )
 from target_celonis.journal import Step
+from target_celonis.waits import Blindness
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
-    from target_celonis.clock import Clock
     from target_celonis.config import Config
     from target_celonis.journal import Journal
     from target_celonis.route import OpenJob
@@ -141,11 +141,13 @@ class PushJobs:
         Args:
             spec: The job.
             content: What it will hold.
-            listed: Jobs that were there before.
+            listed: Jobs that were there at the start of the push.
 
         Raises:
             OutcomeUnknownError: Several answers were lost.
+            LimitError: The journal cannot be written.
         """
+        before = self._ids(listed)  # seen just now: what others make meanwhile is not ours
         lost = 0
         while True:
             self._journal.note(
@@ -157,26 +159,37 @@ class PushJobs:
             except OutcomeUnknownError:
                 lost += 1
                 if lost >= limits.PUSH_TRIES:
-                    self._delete_orphans(spec, listed, lost)
+                    self._delete_orphans(spec, before, lost)
                     raise
                 logger.warning(
                     "Table %s: it is not known whether a push job was created; another one is.",
                     spec.table,
                 )
-        self._note_created(job.id, spec, content)
+        try:
+            self._note_created(job.id, spec, content)
+        except LimitError:  # a job that the next run would not know
+            self.delete(job.id)
+            raise
         logger.info("Table %s: push job %s (%s) created.", spec.table, job.id, spec.type)
         if lost:
-            self._delete_orphans(spec, listed, lost)
+            self._delete_orphans(spec, before, lost)
         return job.id
 
-    def _delete_orphans(self, spec: JobSpec, listed: Sequence[PushJob], lost: int) -> None:
+    def _ids(self, listed: Sequence[PushJob]) -> set[str]:
+        """Return the ids of the jobs that are there; where they cannot be listed, of ``listed``."""
+        try:
+            return {job.id for job in self._celonis.list_jobs()}
+        except TargetCelonisError:
+            return {job.id for job in listed}
+
+    def _delete_orphans(self, spec: JobSpec, before: Collection[str], lost: int) -> None:
         """Delete jobs whose creation was answered to nobody; they have touched nothing."""
-        before = {job.id for job in listed} | self._ours
         try:
             orphans = [
                 job
                 for job in self._celonis.list_jobs()
                 if job.id not in before
+                and job.id not in self._ours
                 and job.status == JobStatus.NEW
                 and job.table == spec.table
                 and job.type == spec.type
@@ -191,12 +204,13 @@ class PushJobs:
             )
             return
         for job in orphans:
-            self._note_created(job.id, spec, JobContent(0, appends=False, last_line=0))
+            with suppress(LimitError):
+                self._note_created(job.id, spec, JobContent(0, appends=False, last_line=0))
             self.delete(job.id)
 
     def _note_created(self, job_id: str, spec: JobSpec, content: JobContent) -> None:
         self._ours.add(job_id)
-        self._journal.record(
+        self._journal.note(
             Step.JOB_CREATED,
             job=job_id,
             table=spec.table,
@@ -259,6 +273,10 @@ class PushJobs:
 
     # --- execute
 
+    def end(self) -> None:
+        """Execute nothing more."""
+        self._submits.end()
+
     def carry_out(self, table: str, job: OpenJob) -> None:
         """Execute a job, wait until it is DONE, and delete it.
 
@@ -294,7 +312,9 @@ class PushJobs:
         """
         deadline = Deadline(self._waiter.clock, self._config.wait_timeout_seconds)
         stopping: Deadline | None = None
-        blind = _Blindness(self._waiter.clock, job_id)
+        blind = Blindness(
+            self._waiter.clock, f"Push job {job_id}", lambda error: _lost_sight(job_id, error)
+        )
         seen: PushJob | None = PushJob(job_id, JobStatus.RUNNING, table)
         for pause in growing_pauses(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
             with suppress(StoppedError), blind.borne(may_last=stopping is None):
@@ -333,39 +353,12 @@ class PushJobs:
             logger.info("%s", line)
 
 
-class _Blindness:
-    """Bears that nothing of use is answered, for a while.
-
-    Args:
-        clock: For how long.
-        job_id: The job that is looked at.
-    """
-
-    def __init__(self, clock: Clock, job_id: str) -> None:
-        self._clock = clock
-        self._job_id = job_id
-        self._since: Deadline | None = None
-
-    @contextmanager
-    def borne(self, *, may_last: bool) -> Iterator[None]:
-        """Bear a look that fails; once one went well, the count begins anew."""
-        try:
-            yield
-        except RemoteError as error:
-            if self._since is None:
-                self._since = Deadline(self._clock, limits.BLIND_SECONDS)
-                logger.warning(
-                    "Push job %s cannot be looked at just now: %s", self._job_id, error.message
-                )
-            if self._since.passed() or not may_last:
-                raise OutcomeUnknownError(
-                    "TC-REMOTE-03",
-                    f"Push job {self._job_id} was executed, and how it ended is not known. "
-                    f"{error.message}",
-                    "Look at it in Celonis; then run the pipeline again with the last state.",
-                ) from None
-        else:
-            self._since = None
+def _lost_sight(job_id: str, error: RemoteError) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "TC-REMOTE-03",
+        f"Push job {job_id} was executed, and how it ended is not known. {error.message}",
+        "Look at it in Celonis; then run the pipeline again with the last state.",
+    )
 
 
 def _gone(table: str, job_id: str) -> RemoteError:

@@ -224,15 +224,22 @@ def _take(account: Account, entry: dict[str, Any], *, first: bool) -> None:
         )
         account.jobs[job.id] = job
     elif step is Step.EXECUTE_MEANT:
-        account.jobs[entry["job"]].executed = True
+        _known(account, entry["job"]).executed = True
     elif step is Step.DONE:
-        account.jobs[entry["job"]].done = True
+        _known(account, entry["job"]).done = True
     elif step is Step.JOB_DELETED and entry["job"] in account.jobs:  # or it is of another run
         job = account.jobs[entry["job"]]
         job.settled = True
         job.executed = job.executed and not entry["unexecuted"]
     elif step is Step.STATE_RELEASED:
         account.released_line = max(account.released_line, int(entry["line"]))
+
+
+def _known(account: Account, job_id: Any) -> JournalJob:
+    """Return a job; one whose creation could not be noted is in Celonis all the same."""
+    if not isinstance(job_id, str):
+        raise TypeError
+    return account.jobs.setdefault(job_id, JournalJob(job_id, "not known"))
 
 
 def _texts(values: Sequence[Any]) -> list[str]:

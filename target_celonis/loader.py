@@ -11,14 +11,15 @@ not know: bytes on stdin, HTTP, the Singer SDK, how a stream holds its records.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from target_celonis.celonis import JobType
 from target_celonis.dispatch import Dispatch
 from target_celonis.errors import ContractError, InputError, LimitError
+from target_celonis.holdings import Holdings
 from target_celonis.pusher import FailedPush
 from target_celonis.report import StreamReport, check_sums
-from target_celonis.route import PushTask
+from target_celonis.route import PushTask, Receipt
 from target_celonis.stream import Stream, unproven_end
 from target_celonis.stream_rules import LoadMethod
 from target_celonis.table import plan_table
@@ -35,21 +36,16 @@ if TYPE_CHECKING:
         StateMessage,
     )
     from target_celonis.pusher import Pusher
-    from target_celonis.route import Receipt
     from target_celonis.run_directory import RunDirectory
     from target_celonis.stream_rules import StreamSettings
     from target_celonis.table import TablePlan
 
 logger = logging.getLogger("target-celonis")
 
-T = TypeVar("T")
 _PROGRESS_SECONDS = 60.0
 _BUFFER_SHARE = 4
 """A quarter of the memory limit is for row groups in the making; the rest is for the line being
 read, sorting keys, and the libraries themselves."""
-
-_OPEN_FILES = 64
-"""Chunk files that are open at a time; the one written to the longest ago is closed first."""
 
 
 class Loader:
@@ -82,10 +78,8 @@ class Loader:
         self._streams: dict[str, Stream] = {}
         self._tables: dict[str, str] = {}
         self._ledger = self.dispatch.ledger
-        self._held_bytes = 0
-        self._open_files: dict[str, Stream] = {}
-        self._buffer_bytes = config.memory_limit_bytes // _BUFFER_SHARE
-        self._checkpoint_at = self._progress_at = clock.monotonic()
+        self._holdings = Holdings(config.memory_limit_bytes // _BUFFER_SHARE)
+        self._checkpoint_at = self._progress_at = self._ask_again_at = clock.monotonic()
         self._read_rows = 0
         self._said: set[str] = set()
         self._removed: dict[str, StreamReport] = {}
@@ -144,8 +138,9 @@ class Loader:
             raise _shared_table(known.source, message.source, plan.table)
         if known.change(message, plan) and known.rows:
             self._push([known])  # one key for all rows of a job
+            self._drain()  # rows that are appended wait for others; newer ones must not overtake
         renamed = known.plan.renamed
-        self._held(known, lambda: known.adopt(plan))
+        self._holdings.changing(known, lambda: known.adopt(plan))
         _say_renamed(known.plan, renamed)
 
     def _claim_table(self, stream: str, table: str) -> None:
@@ -181,16 +176,14 @@ class Loader:
         if not run.records:
             stream.last_sequence = max(stream.last_sequence, run.read_to)
             return
-        self._held(stream, lambda: stream.take(run))
+        self._holdings.changing(stream, lambda: stream.take(run))
         self._read_rows += len(run.records)
         if stream.name in self._begun:
             begun = self._end_beginning(stream.name)
             if stream.waits_for_its_end:
                 stream.first_sequence = begun
         self._ledger.pend(stream.name, stream.first_sequence)
-        while self._held_bytes > self._buffer_bytes:
-            largest = max(self._streams.values(), key=lambda one: one.held_bytes)
-            self._held(largest, largest.flush)
+        self._holdings.bound(self._streams.values())
         if self._run_directory.room.is_full():
             self._make_room()
 
@@ -220,19 +213,6 @@ class Loader:
             "only when it was read to its end, holds most of it.",
             "Raise `spool_limit_gb`, or name a larger disk as `spool_dir`.",
         )
-
-    def _held(self, stream: Stream, change: Callable[[], T]) -> T:
-        """Do something with a stream; keep account of its memory and its open file."""
-        self._held_bytes -= stream.held_bytes
-        try:
-            return change()
-        finally:
-            self._held_bytes += stream.held_bytes
-            self._open_files.pop(stream.name, None)
-            if stream.has_open_file:
-                self._open_files[stream.name] = stream
-                if len(self._open_files) > _OPEN_FILES:
-                    self._open_files.pop(next(iter(self._open_files))).close_file()
 
     def state(self, message: StateMessage) -> None:
         """Take a STATE."""
@@ -286,21 +266,39 @@ class Loader:
         now = self._clock.monotonic()
         interval = self._config.checkpoint_interval_seconds
         if interval and now - self._checkpoint_at >= interval and not self.dispatch.is_pushing:
-            due = self._due()
-            if now - self._checkpoint_at >= self._pusher.pace_seconds(len(due)):
-                self._checkpoint_at = now
-                self._push(due)
-                self._say_who_holds_back()
-            else:
-                self._say_once(
-                    f"Checkpoints of {len(due)} push jobs lie further apart than "
-                    "`checkpoint_interval_minutes`, since the submits of an hour are limited."
-                )
+            self._checkpoint(now)
         self._say_progress()
+
+    def _checkpoint(self, now: float) -> None:
+        """Push what is worth it, unless the submits of the hour ask for patience."""
+        if now < self._ask_again_at:
+            return
+        self._ask_again_at = now + 1.0
+        due = [stream for stream in self._due() if self._can_go_out(stream)]
+        if now - self._checkpoint_at < self._pusher.pace_seconds(len(due)):
+            self._say_once(
+                f"Checkpoints of {len(due)} push jobs lie further apart than "
+                "`checkpoint_interval_minutes`, since the submits of an hour are limited."
+            )
+            return
+        self._checkpoint_at = now
+        self._push(due)
+        self._say_who_holds_back()
 
     def _due(self) -> list[Stream]:
         """Return the streams that can be pushed while reading goes on."""
         return [s for s in self._streams.values() if s.rows and not s.waits_for_its_end]
+
+    def _can_go_out(self, stream: Stream) -> bool:
+        """Return whether a push now lets a state out, or does no harm if it does not.
+
+        Rows that are appended while a stream that replaces its table holds all states back would
+        be appended again, if that stream came to no good end.
+        """
+        return bool(stream.plan.keys) or not any(
+            other.rows and other.waits_for_its_end and other.first_sequence < stream.last_sequence
+            for other in self._streams.values()
+        )
 
     def _say_progress(self) -> None:
         now = self._clock.monotonic()
@@ -324,7 +322,7 @@ class Loader:
         tasks = []
         for stream in streams:
             replaces = stream.replaces
-            chunks, rows = self._held(stream, stream.hand_over)
+            chunks, rows = self._holdings.changing(stream, stream.hand_over)
             task = PushTask(
                 plan=stream.plan,
                 type=JobType.REPLACE if replaces else JobType.DELTA,
@@ -359,6 +357,8 @@ class Loader:
                 "out any more; the tap will send them again.",
                 task.plan.stream,
             )
+            if self.dispatch.failure is not None:
+                self._streams[task.plan.stream].report.failure = self.dispatch.failure.code
             self._give_up(task)
         self.dispatch.release_safe()
         self._pusher.raise_failure()
@@ -372,7 +372,7 @@ class Loader:
 
     def _give_up(self, task: PushTask) -> None:
         stream = self._streams[task.plan.stream]
-        self._held(stream, stream.give_up)
+        self._holdings.changing(stream, stream.give_up)
         task.discard()
 
     def _count(self, receipt: Receipt) -> None:
@@ -422,15 +422,19 @@ class Loader:
             elif stream.rows:
                 ready.append(stream)
         self._push(ready)
+        self._drain()
+        if self.dispatch.failure is not None:
+            raise self.dispatch.failure  # each was told when it came
+        if unproven:
+            raise unproven_end(unproven)
+
+    def _drain(self) -> None:
+        """Wait for all pushes under way."""
         while self.dispatch.is_pushing:
             self._pusher.wait(1.0)
             self._take_outcomes()
             self._say_progress()
         self._take_outcomes()
-        if self.dispatch.failure is not None:
-            raise self.dispatch.failure  # each was told when it came
-        if unproven:
-            raise unproven_end(unproven)
 
     def _is_cut_off(self, stream: Stream) -> bool:
         """Return whether a stream that may replace its table was perhaps not read to its end.
@@ -451,7 +455,7 @@ class Loader:
         for outcome in self._pusher.outcomes():
             if isinstance(outcome, FailedPush):
                 self._streams[outcome.task.plan.stream].report.failure = outcome.error.code
-            else:
+            elif isinstance(outcome, Receipt):
                 self._count(outcome)
         self.dispatch.release_safe()
 
@@ -466,7 +470,7 @@ class Loader:
             report = stream.report
             report.rules = stream.notes.counts
             if self._failed:
-                report.not_loaded = report.read - report.accounted
+                report.not_loaded = max(0, report.read - report.accounted)
             reports.append(report)
         check_sums(reports)
         return reports

@@ -282,6 +282,10 @@ class DataPush:
             check_outcome(plan, push.terms, self._celonis.columns(table))
         return receipt
 
+    def end(self) -> None:
+        """Have nothing more executed; what was executed comes to its end."""
+        self._jobs.end()
+
     def wait_seconds(self, pushes: int) -> float:
         """Return how long it takes at least until so many pushes can be carried out."""
         return 0.0 if self._budget is None else self._budget.seconds_for(pushes)

@@ -2,13 +2,15 @@
 
 Hides the threads and what passes between them. Guarantees: no job is carried out before all its
 chunks are known to have arrived; a push that fails ends no other one, unless no other could succeed
-either; after such a failure nothing more is carried out, and jobs that were opened are aborted;
+either; after such a failure nothing more is executed, and jobs that were opened are aborted; pushes
+that append are carried out one by one, and none after one of them failed;
 files of a push are removed when it has ended. Must not know: what a route does, or streams.
 """
 
 from __future__ import annotations
 
 import queue
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,9 +28,17 @@ _PUSHES = 4
 """Pushes at a time, and so jobs that are open: there is a cap on them, its number is not known."""
 
 _HOPELESS = frozenset(
-    {"TC-ACCESS-01", "TC-ACCESS-04", "TC-REMOTE-01", "TC-REMOTE-06", "TC-LIMIT-02", "TC-LIMIT-06"}
+    {
+        "TC-ACCESS-01",
+        "TC-ACCESS-04",
+        "TC-REMOTE-01",
+        "TC-REMOTE-06",
+        "TC-LIMIT-02",
+        "TC-LIMIT-06",
+        "TC-LIMIT-08",
+    }
 )
-"""Failures that are not of one table: the key, the network, the disk, the submits of the hour."""
+"""Failures that are not of one table: the key, the network, the disk, the team's submits."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,28 @@ class FailedPush:
     error: TargetCelonisError
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """A push that appends and was not carried out, since another one that appends failed.
+
+    Attributes:
+        task: What was asked for.
+    """
+
+    task: PushTask
+
+
+class _GivenUpError(Exception):
+    """Nothing more is to be appended."""
+
+
 @dataclass
 class _Progress:
     """What the threads of a ``Pusher`` tell the one that owns it."""
 
-    outcomes: queue.SimpleQueue[Receipt | FailedPush] = field(default_factory=queue.SimpleQueue)
+    outcomes: queue.SimpleQueue[Receipt | FailedPush | GivenUp] = field(
+        default_factory=queue.SimpleQueue
+    )
     failure: BaseException | None = None
 
 
@@ -68,6 +95,8 @@ class Pusher:
         self._running: list[Future[None]] = []
         self._progress = _Progress()
         self._stopping = False
+        self._append_turn = threading.Lock()
+        self._append_failed = False
 
     def start(self, tasks: Sequence[PushTask]) -> None:
         """Push these tables, after all those of earlier calls."""
@@ -86,7 +115,7 @@ class Pusher:
         """Whether a push is under way."""
         return any(not future.done() for future in self._running)
 
-    def outcomes(self) -> list[Receipt | FailedPush]:
+    def outcomes(self) -> list[Receipt | FailedPush | GivenUp]:
         """Return what pushes came to since the last call."""
         got = []
         while not self._progress.outcomes.empty():
@@ -120,14 +149,15 @@ class Pusher:
             if self._stopping:
                 raise StoppedError
             listing = self._route.look()
+            self._append_failed = False
+            wait([self._pushes.submit(self._push, task, listing) for task in tasks])
         except BaseException as error:  # noqa: BLE001  # handed to the thread that owns us
             self._fail(error)
-            return
-        wait([self._pushes.submit(self._push, task, listing) for task in tasks])
 
     def _fail(self, error: BaseException) -> None:
         """Let nothing more be pushed; the first reason is the one that is told."""
         self._stopping = True
+        self._route.end()
         if self._progress.failure is None:
             self._progress.failure = error
 
@@ -135,7 +165,10 @@ class Pusher:
         """Push a table; tell what came of it."""
         try:
             self._progress.outcomes.put(self._carry(task, listing))
+        except _GivenUpError:
+            self._progress.outcomes.put(GivenUp(task))
         except TargetCelonisError as error:
+            self._append_failed |= task.appends
             if error.code in _HOPELESS:
                 self._fail(error)
             self._progress.outcomes.put(FailedPush(task, error))
@@ -157,7 +190,22 @@ class Pusher:
         except BaseException:
             self._route.abort(push)
             raise
-        return self._route.commit(push)
+        return self._append(push) if task.appends else self._route.commit(push)
+
+    def _append(self, push: OpenPush) -> Receipt:
+        """Carry out a push that appends: one at a time, and none after one that failed.
+
+        No state behind that one can go out, so what is appended now would be appended again.
+        """
+        with self._append_turn:
+            if self._append_failed or self._stopping:
+                self._route.abort(push)
+                raise StoppedError if self._stopping else _GivenUpError
+            try:
+                return self._route.commit(push)
+            except BaseException:
+                self._append_failed = True
+                raise
 
     def _upload(self, push: OpenPush) -> None:
         """Upload all chunks that were not uploaded yet, and wait for it, also when one fails."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,9 +55,11 @@ class PushTask:
 
     def discard(self) -> None:
         """Remove its files."""
+        shutil.rmtree(self.directory, ignore_errors=True)
         for chunk in self.chunks:
             chunk.path.unlink(missing_ok=True)
-        shutil.rmtree(self.directory, ignore_errors=True)
+            with suppress(OSError):  # others are in it
+                chunk.path.parent.rmdir()
 
 
 @dataclass
@@ -187,6 +190,10 @@ class PushRoute(Protocol):
 
     def abort(self, push: OpenPush) -> None:
         """Forget the jobs that were not carried out."""
+        ...
+
+    def end(self) -> None:
+        """Have nothing more carried out; what is under way comes to its end."""
         ...
 
     def wait_seconds(self, pushes: int) -> float:

@@ -25,6 +25,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("target-celonis")
 
+_OUR_NAME = re.compile(r"run-\d{8}T\d{6}-\d+-\w+")
 _SHARE_OF_FREE = 0.8
 _BEING_MADE_SECONDS = 3600.0
 """A run directory without a lock is one that a run is making, or of one that was killed then."""
@@ -168,10 +170,12 @@ class RunDirectory:
     def _look_for_dead_runs(self) -> None:
         """Remove the rows of runs that no longer live: they come again from the tap."""
         for path in sorted(self.base.glob("run-*")):
+            if not _OUR_NAME.fullmatch(path.name):
+                continue  # of somebody else, who has a directory here
             with contextlib.suppress(OSError):
                 if not (path / "lock").exists():
                     if time.time() - path.stat().st_mtime > _BEING_MADE_SECONDS:
-                        shutil.rmtree(path, ignore_errors=True)
+                        path.rmdir()  # nothing is in it before the lock
                     continue
                 lock = _lock(path)
                 if lock is not None:
@@ -271,17 +275,25 @@ class RunDirectory:
         self._leave_dead_runs()
         try:
             settled = not read_account(self.journal.path).unsettled
-        except (OSError, NoJournalError):
+        except FileNotFoundError:
             settled = True
+        except (OSError, NoJournalError):  # what it says is for the next run to find out
+            settled = False
         if settled:
             shutil.rmtree(self.path, ignore_errors=True)
-        for entry in () if settled else self.path.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
+        else:
+            _remove_rows(self.path)
         for lock in (self._lock, self._locks):
             if lock is not None:
                 with contextlib.suppress(OSError):
                     os.close(lock)
+
+
+def _remove_rows(run: Path) -> None:
+    """Remove the chunks of a run."""
+    for entry in run.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _refuse_foreign(base: Path) -> None:
@@ -304,7 +316,7 @@ def _lock(run: Path) -> int | None:
     """Take the lock of a run directory; None where another process holds it."""
     fd = os.open(run / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        import fcntl  # absent on Windows, where dead runs are left lying
+        import fcntl  # absent where there is no such lock; dead runs are left lying there
     except ImportError:
         return fd
     try:

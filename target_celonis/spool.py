@@ -9,6 +9,7 @@ network, when a chunk is due, or what else is in the directory of the run.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -206,6 +207,18 @@ class ChunkWriter:
             self._close_chunk()
         except OSError as error:
             raise unwritable(self._directory, error) from None
+
+    def abandon(self) -> None:
+        """Write nothing more, and remove what was written."""
+        self._batches, self.held_bytes = [], 0
+        if self._sink is not None:
+            with suppress(OSError):
+                self._sink.close()
+            self._part_path().unlink(missing_ok=True)
+        self._parquet = self._sink = None
+        for chunk in self._chunks:
+            chunk.path.unlink(missing_ok=True)
+        self._chunks = []
 
     def finish(self) -> tuple[Chunk, ...]:
         """Write what is held, close the last chunk and return all of them, in order."""

@@ -324,7 +324,9 @@ class Stream:
         """Hold nothing any more, since its rows cannot be loaded in this run."""
         self.has_failed = True
         self._waiting, self._waiting_bytes = None, 0
-        self.close_writer()
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
         for chunk in (*self._older, *self._chunks):
             chunk.path.unlink(missing_ok=True)
         self._older, self._chunks = [], []

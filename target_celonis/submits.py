@@ -42,6 +42,9 @@ logger = logging.getLogger("target-celonis")
 
 _TURN_SECONDS = 0.5
 
+_LOOK_UP_SECONDS = 60.0
+"""How long a wait goes on without a look at whether it still makes sense."""
+
 
 class Submits:
     """Executes jobs.
@@ -75,6 +78,7 @@ class Submits:
         self._counting = threading.Lock()
         self._running = 0
         self._one_at_a_time = False
+        self._is_ending = False
         self._said: set[str] = set()
 
     def submit(self, table: str, job: OpenJob) -> None:
@@ -88,7 +92,7 @@ class Submits:
         """
         with self._waiter.timed("turns to execute"):
             while not self._turn.acquire(timeout=_TURN_SECONDS):
-                if self._waiter.clock.stopped:
+                if self._waiter.clock.stopped or self._is_ending:
                     raise StoppedError
         try:
             if self._one_at_a_time:
@@ -104,15 +108,16 @@ class Submits:
         for pause in growing_pauses(limits.POLL_FIRST_SECONDS, _TURN_SECONDS):
             if not self._running:
                 return
-            self._waiter.wait(pause, "turns to execute")
+            self._wait(pause, "turns to execute")
 
     def _execute(self, table: str, job: OpenJob) -> None:
         """Submit a job until it is taken, or refused; after 409 and 429 the same one again."""
-        deadline = self._deadline()
+        deadline: Deadline | None = None
         conflicts = growing_pauses(1.0, limits.CONFLICT_WAIT_SECONDS)
         rate_limited = lost = 0
         while True:
             self._wait_for_submits(table, job)
+            deadline = deadline or self._deadline()
             self._journal.note(Step.EXECUTE_MEANT, job=job.id)
             job.executed = True  # or may be: what runs is not deleted
             self.count += 1
@@ -124,7 +129,7 @@ class Submits:
                     break
                 continue
             except (TargetCelonisError, StoppedError):  # it was never sent
-                job.executed = False
+                job.executed = lost > 0  # but an earlier one may still arrive
                 raise
             if self._came_late(job, answer, lost):
                 break
@@ -134,7 +139,7 @@ class Submits:
                 if self._running:
                     self._say_once("Celonis runs one push job at a time here; ours take turns.")
                     self._wait_for_ours()
-                    deadline = self._deadline()
+                    deadline = None
                     continue
                 pause = next(conflicts) * random.uniform(0.8, 1.2)  # noqa: S311  # only spreads
                 self._pause(
@@ -152,7 +157,10 @@ class Submits:
 
     def _came_late(self, job: OpenJob, answer: Answer, lost: int) -> bool:
         """Return whether an execute was refused since another one of the same job was taken."""
-        may_be = lost > 0 or answer.status == HTTPStatus.CONFLICT
+        may_be = lost > 0 or answer.status in (
+            HTTPStatus.CONFLICT,
+            HTTPStatus.INTERNAL_SERVER_ERROR,  # with a reference, which is called a refusal
+        )
         return not answer.ok and may_be and self._status_of(job) != JobStatus.NEW
 
     def _deadline(self) -> Deadline:
@@ -161,7 +169,7 @@ class Submits:
     def _wait_for_submits(self, table: str, job: OpenJob) -> None:
         """Take one of the submits of the hour, waiting for it if need be."""
         while True:
-            self._waiter.wait(0.0, "submits")  # a run that is to stop executes nothing
+            self._wait(0.0, "submits")  # a run that is to stop executes nothing
             pause = self._budget.take() if self._budget is not None else None
             if pause is None:
                 return
@@ -176,7 +184,7 @@ class Submits:
                     f"{pause.reason[0].upper()}{pause.reason[1:]}; push jobs wait for the next "
                     f"full hour, {pause.seconds / 60:.0f} min."
                 )
-            self._waiter.wait(pause.seconds, "submits")
+            self._wait(pause.seconds, "submits")
 
     def _take_refusal(
         self, table: str, job: OpenJob, answer: Answer, times: int, deadline: Deadline
@@ -187,7 +195,7 @@ class Submits:
         if self._budget is None:
             self._pause(table, job, pause, deadline, reason)
             return
-        self._refuse_beyond(table, job, pause, deadline, reason)
+        self._refuse_beyond(table, job, deadline, reason)
         self._say_once(f"Table {table}: {reason}, push job {job.id} waits {pause:.0f} s.")
         self._budget.refused(pause, told=answer.told_pause_seconds is not None)
 
@@ -204,7 +212,11 @@ class Submits:
                     return True
             except (AccessError, RemoteError):
                 break
-            self._waiter.wait(limits.DOUBT_SECONDS, "network")
+            try:
+                self._waiter.wait(limits.DOUBT_SECONDS, "network")
+            except StoppedError:
+                logger.warning("Push job %s may have been executed; it is left alone.", job.id)
+                raise
         else:
             if lost < limits.PUSH_TRIES:
                 return False
@@ -220,19 +232,31 @@ class Submits:
     def _pause(
         self, table: str, job: OpenJob, pause: float, deadline: Deadline, reason: str
     ) -> None:
-        self._refuse_beyond(table, job, pause, deadline, reason)
+        self._refuse_beyond(table, job, deadline, reason)
         self._say_once(f"Table {table}: {reason}, push job {job.id} waits {pause:.0f} s.")
-        self._waiter.wait(pause, reason)
+        self._wait(pause, reason)
 
-    def _refuse_beyond(
-        self, table: str, job: OpenJob, pause: float, deadline: Deadline, reason: str
-    ) -> None:
-        if pause > deadline.remaining_seconds():
+    def _refuse_beyond(self, table: str, job: OpenJob, deadline: Deadline, reason: str) -> None:
+        if deadline.passed():
             raise LimitError(
-                "TC-LIMIT-01",
+                "TC-LIMIT-08",
                 f"Push job {job.id} on table `{table}` could not be executed in time: {reason}.",
                 "Raise `wait_timeout_minutes`, or run when fewer others push.",
             )
+
+    def end(self) -> None:
+        """Execute nothing more; whoever waits for a turn or for submits gives up."""
+        self._is_ending = True
+
+    def _wait(self, seconds: float, cause: str) -> None:
+        """Wait, unless nothing is to be executed any more."""
+        while True:
+            self._waiter.wait(min(seconds, _LOOK_UP_SECONDS), cause)
+            if self._is_ending:
+                raise StoppedError
+            seconds -= _LOOK_UP_SECONDS
+            if seconds <= 0:
+                return
 
     def ended(self) -> None:
         """Take note that a job that was submitted is waited for no more."""

@@ -1074,7 +1074,7 @@ def test_states_between_single_records_make_no_batch_of_each(tmp_path: Path) -> 
         for number in range(2_500):
             run.record("orders", number)
             run.state()
-            held.append(run.loader._held_bytes)
+            held.append(run.loader._holdings._held_bytes)
         assert max(held) < 1_000_000
         run.loader.finish()
         assert run.ids("orders") == list(range(2_500))
