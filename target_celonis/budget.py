@@ -23,6 +23,7 @@ import math
 import os
 import re
 import threading
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -53,6 +54,10 @@ _FILE_LIMIT_BYTES = 4 << 20
 _HEADER = (
     "# Push jobs that this machine executed in the present UTC hour, counted by target-celonis.\n"
 )
+
+_LOCK_SECONDS = 60.0
+_LOCK_POLL_SECONDS = 0.005
+"""How long the lock is waited for, which others hold for a moment only, and how often."""
 
 _one_thread = threading.Lock()
 """For machines without fcntl; elsewhere the lock on the file would do."""
@@ -401,4 +406,13 @@ def _wait_for(fd: int) -> None:
         import fcntl  # absent on Windows, where the runs of one process count together
     except ImportError:
         return
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:  # a process that was stopped while it held the lock
+                raise
+            time.sleep(_LOCK_POLL_SECONDS)  # real time: the lock is of other processes
+        else:
+            return

@@ -329,7 +329,8 @@ class _Attempts:
 
     def _next(self, reason: str) -> _Retry | None:
         self._tries += 1
-        if self._tries >= limits.RETRY_TRIES:
+        tries = limits.STOPPING_TRIES if self._clock.stopped else limits.RETRY_TRIES
+        if self._tries >= tries:
             return None
         return _Retry(backoff.full_jitter(next(self._pauses)), reason)
 

@@ -80,5 +80,8 @@ RETRY_TRIES = 6
 RETRY_LONGEST_SECONDS = 30.0
 """Tries of a request that may be repeated, and the longest pause between two."""
 
+STOPPING_TRIES = 2
+"""Tries after a signal: who sent it will not wait for long."""
+
 ANSWER_LIMIT_BYTES = 32_000_000
 """More than this of an answer is not read."""
