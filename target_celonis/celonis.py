@@ -142,6 +142,14 @@ class Celonis:
         answer = expect(self._http.get(self._jobs), "list the push jobs of the data pool")
         return [_push_job(entry) for entry in _list_of_objects(answer)]
 
+    def list_jobs_if_allowed(self) -> list[PushJob] | None:
+        """Return the pool's push jobs; None when the key may not list them."""
+        answer = self._http.get(self._jobs)
+        if answer.status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+            return None
+        answer = expect(answer, "list the push jobs of the data pool")
+        return [_push_job(entry) for entry in _list_of_objects(answer)]
+
     def create_job(self, spec: JobSpec) -> PushJob:
         """Create a push job; nothing touches the table yet.
 

@@ -17,6 +17,8 @@ from target_celonis.celonis import JobType
 from target_celonis.publish_plan import TableKey
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from target_celonis.publish_notes import PublishNotes
     from target_celonis.route import Listing, OpenJob, OpenPush, PushRoute, PushTask, Receipt
     from target_celonis.spool import Chunk
@@ -31,31 +33,50 @@ class Changes:
     Attributes:
         tables: The pool's tables that were pushed.
         rows: Rows of those that were replaced, and not pushed again since.
-        fresh_as_of: When the newest record was extracted, where the tap says so.
     """
 
     tables: set[TableKey] = field(default_factory=set)
     rows: dict[TableKey, int] = field(default_factory=dict)
-    fresh_as_of: datetime | None = None
+    _extracted: dict[str, datetime] = field(default_factory=dict)
+    _streams: dict[TableKey, str] = field(default_factory=dict)
 
-    def note_extraction(self, time_extracted: bytes) -> None:
-        """Take the JSON text of a record's time of extraction; any other JSON says nothing."""
-        try:
-            found = _decode_time(time_extracted)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-        if self.fresh_as_of is None or found > self.fresh_as_of:
-            self.fresh_as_of = found
+    def note_extraction(self, stream: str, times: Iterable[bytes]) -> None:
+        """Take the JSON texts of records' times of extraction; any other JSON says nothing."""
+        for text in times:
+            found = _time(text)
+            if found is not None:
+                self._extracted[stream] = max(found, self._extracted.get(stream, found))
+
+    def fresh_as_of(self, tables: Collection[TableKey] | None = None) -> datetime | None:
+        """Return when the newest record that was pushed was extracted, where the tap says so.
+
+        Args:
+            tables: Of these tables; None: of all.
+        """
+        pushed = dict(self._streams)
+        if tables is not None:
+            pushed = {table: pushed[table] for table in tables if table in pushed}
+        times = [self._extracted[name] for name in pushed.values() if name in self._extracted]
+        return max(times, default=None)
 
     def note(self, table: TableKey, receipt: Receipt) -> None:
         """Take the receipt of a push."""
         if not (receipt.loaded_rows or receipt.deleted_rows):
             return
         self.tables.add(table)
+        self._streams[table] = receipt.task.plan.stream
         self.rows.pop(table, None)
         if receipt.task.type is JobType.REPLACE:
             self.rows[table] = receipt.loaded_rows
+
+
+def _time(text: bytes) -> datetime | None:
+    """Return a moment in UTC, which a time without a zone is taken to be in."""
+    try:
+        found = _decode_time(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
+        return None
 
 
 class WatchedRoute:
@@ -91,6 +112,10 @@ class WatchedRoute:
     def all_arrived(self, push: OpenPush) -> bool:
         """Return whether all chunks are surely there; else what was made anew wants them again."""
         return self._route.all_arrived(push)
+
+    def end(self) -> None:
+        """Have nothing more carried out; what is under way comes to its end."""
+        self._route.end()
 
     def wait_seconds(self, pushes: int) -> float:
         """Return how long it takes at least until so many pushes can be carried out."""

@@ -452,11 +452,14 @@ class Loader:
         """Let what was executed end, count it and release its states; the run has failed."""
         self._failed = True
         self._pusher.close()
-        for outcome in self._pusher.outcomes():
-            if isinstance(outcome, FailedPush):
-                self._streams[outcome.task.plan.stream].report.failure = outcome.error.code
-            elif isinstance(outcome, Receipt):
+        outcomes = self._pusher.outcomes()
+        errors = [outcome.error for outcome in outcomes if isinstance(outcome, FailedPush)]
+        first = self.dispatch.failure or (errors[0] if errors else None)
+        for outcome in outcomes:
+            if isinstance(outcome, Receipt):
                 self._count(outcome)
+            elif error := outcome.error if isinstance(outcome, FailedPush) else first:
+                self._streams[outcome.task.plan.stream].report.failure = error.code
         self.dispatch.release_safe()
 
     def reports(self) -> list[StreamReport]:

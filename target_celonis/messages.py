@@ -56,8 +56,8 @@ class RecordRun:
         message_line: Line of the BATCH message that names the file.
         read_to: Sequence number of the last record read, where a stream map may have left it out.
         is_removed: Whether a stream map leaves out the whole stream.
-        last_extracted: JSON text of the ``time_extracted`` of the last record of several runs, in
-            the run that this record is in.
+        extracted: JSON text of the newest ``time_extracted``, by form of the text, where they are
+            watched. Texts of one form are in the order of their times.
     """
 
     stream: str
@@ -72,7 +72,7 @@ class RecordRun:
     message_line: int = 0
     read_to: int = 0
     is_removed: bool = False
-    last_extracted: bytes = field(default=b"", compare=False)
+    extracted: dict[bytes, bytes] = field(default_factory=dict, compare=False)
 
     @property
     def first_sequence(self) -> int:
@@ -178,7 +178,11 @@ Message = RecordRun | SchemaMessage | StateMessage | ActivateVersionMessage | Ba
 
 
 def read_messages(
-    source: Source, line_limit_bytes: int, *, keep_time_extracted: bool = False
+    source: Source,
+    line_limit_bytes: int,
+    *,
+    keep_time_extracted: bool = False,
+    watch_time_extracted: bool = False,
 ) -> Iterator[Message]:
     """Read messages until the input ends.
 
@@ -186,6 +190,7 @@ def read_messages(
         source: Where they come from.
         line_limit_bytes: No line may be longer.
         keep_time_extracted: Whether runs of records are to have it.
+        watch_time_extracted: Whether they are to have the newest of each form.
 
     Yields:
         Messages in order; ``Idle`` whenever nothing came for a while.
@@ -193,7 +198,7 @@ def read_messages(
     Raises:
         InputError: A line is not a Singer message, too long, or cut off by the end of the input.
     """
-    parser = _Parser(keep_time_extracted)
+    parser = _Parser(keep_time_extracted, watch_time_extracted)
     splitter = LineSplitter()
     while (block := source.read()) != b"":
         if block is None:
@@ -244,9 +249,10 @@ _NamesDecoder = Callable[..., list[str] | str | None]
 class _Parser:
     """Lines to messages; remembers the line it is at."""
 
-    def __init__(self, keep_time_extracted: bool) -> None:
+    def __init__(self, keep_time_extracted: bool, watch_time_extracted: bool) -> None:
         self.line = 0
         self._keep_time_extracted = keep_time_extracted
+        self._watch_time_extracted = watch_time_extracted
 
     def parse(self, lines: list[bytes], *, last: bool = False) -> Iterator[Message]:
         """Parse whole lines, emptying the list from behind.
@@ -257,7 +263,6 @@ class _Parser:
         """
         runs: list[RecordRun] = []
         newest: dict[str, RecordRun] = {}
-        run = record = None
         while lines:
             line = lines.pop()
             self.line += 1
@@ -277,10 +282,9 @@ class _Parser:
                 run.surrogates += surrogates
                 if self._keep_time_extracted:
                     run.time_extracted.append(bytes(message.time_extracted) or _NULL)
-                record = message
+                if self._watch_time_extracted and message.time_extracted:
+                    _watch(bytes(message.time_extracted), run.extracted)
                 continue
-            if run is not None and record is not None:
-                run.last_extracted = bytes(record.time_extracted)
             yield from runs
             runs, newest = [], {}
             if kind == "STATE" and text not in line:
@@ -290,8 +294,6 @@ class _Parser:
                     "as it is.",
                 )
             yield self._other(kind, message)
-        if run is not None and record is not None:
-            run.last_extracted = bytes(record.time_extracted)
         yield from runs
 
     def _decode(self, line: bytes, *, last: bool) -> tuple[_Envelope, bytes, int, int]:
@@ -484,3 +486,13 @@ class _Parser:
 
 
 _ESCAPED_TYPE = re.compile(rb"\\u00(?:74|79|70|65)")  # a letter of "type", needlessly escaped
+
+
+def _watch(text: bytes, newest: dict[bytes, bytes]) -> None:
+    """Keep a time if it is the newest of its form: the length, what is behind the day, the zone."""
+    zone = text[-7:]
+    if b"+" not in zone and b"-" not in zone:
+        zone = b"Z" if zone.endswith(b'Z"') else b""
+    form = b"%d%b%b" % (len(text), text[11:12], zone)
+    if text > newest.get(form, b""):
+        newest[form] = text

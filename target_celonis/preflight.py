@@ -81,26 +81,40 @@ def preflight_to_publish(
     Arguments and faults are those of ``preflight``; the key need not be able to push.
     """
     api = Publishing(http, config.data_pool_id)
-    statuses: list[int] = []
+    job_id = next((rule.id for rule in config.data_jobs), None)
+    model_id = next((rule.id for rule in config.data_models), None)
+    accepted: Signature | None = None
     for signature in _signatures(http, config, key, clock):
         http.authorize(signature)
-        answer = api.probe(
-            next((rule.id for rule in config.data_jobs), None),
-            next((rule.id for rule in config.data_models), None),
-        )
-        statuses.append(answer.status)
-        if answer.status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        status = api.probe(job_id, model_id).status
+        if status == HTTPStatus.UNAUTHORIZED:
+            continue
+        if accepted is None or status != HTTPStatus.FORBIDDEN:
+            accepted = signature
+        if status != HTTPStatus.FORBIDDEN:
             break
-    if set(statuses) == {HTTPStatus.UNAUTHORIZED}:
-        raise _no_way_in(statuses, config, lacks_scope=False)
+    if accepted is None:
+        raise _no_way_in([HTTPStatus.UNAUTHORIZED], config, lacks_scope=False)
+    http.authorize(accepted)
     checks += [
         Check("Celonis answers", http.base_url),
-        Check("log-in is accepted", f"as {signature.kind}"),
+        Check("log-in is accepted", f"as {accepted.kind}"),
     ]
-    prefix = config.data_push_prefix or limits.DATA_PUSH_PREFIXES[0]
+    prefix = _prefix(http, config)
     celonis = Celonis(http, config.data_pool_id, config.connection_id, prefix)
     check_publishing(celonis, config, checks)
     return celonis
+
+
+def _prefix(http: Http, config: Config) -> str:
+    """Return the prefix under which there are push jobs, whether the key may list them or not."""
+    if config.data_push_prefix is not None:
+        return config.data_push_prefix
+    for prefix in limits.DATA_PUSH_PREFIXES:
+        answer = http.get(push_jobs_path(prefix, config.data_pool_id))
+        if answer.status != HTTPStatus.NOT_FOUND:
+            return prefix
+    return limits.DATA_PUSH_PREFIXES[0]
 
 
 def check_publishing(celonis: Celonis, config: Config, checks: list[Check]) -> None:

@@ -72,41 +72,43 @@ class Knowledge:
 
     Attributes:
         changed: Tables that changed since the last publish.
-        is_certain: Whether an earlier publish is noted, so that no other table did.
+        doubt: Why any other table may have, too; None: surely none did.
         after_jobs: Whether data jobs are executed before data models are reloaded.
         is_asked_for: Whether a reload is wanted even if nothing changed.
+        is_open: Whether it is asked for without a word of what others may have changed.
         kinds: TABLE or VIEW by table of the pool, where Celonis says so; None where the tables may
             not be listed.
     """
 
     changed: frozenset[TableKey]
-    is_certain: bool
+    doubt: str | None
     after_jobs: bool = False
     is_asked_for: bool = False
+    is_open: bool = False
     kinds: Mapping[TableKey, str | None] | None = None
 
 
 def due(
-    knowledge: Knowledge, statuses: Mapping[str, str | None], good: Collection[str]
+    knowledge: Knowledge, statuses: Mapping[str, str | None], bad: Collection[str]
 ) -> str | None:
     """Say why something is to be published; None when nothing is.
 
     Args:
         knowledge: What is known.
         statuses: How the last load of each data model ended, by its name; None: there was none.
-        good: The statuses that are good.
+        bad: The statuses of loads that ended, and not well; one that goes on is no reason.
     """
     if knowledge.is_asked_for:
         return "it is asked for"
-    if not knowledge.is_certain:
-        return "no earlier publish is noted"
+    if knowledge.doubt is not None:
+        return knowledge.doubt
     if knowledge.changed:
         return f"these tables changed: {named(key.name for key in knowledge.changed)}"
     for model, status in statuses.items():
         if status is None:
             return f"data model {model} was never loaded"
-        if status not in good:
-            return f"the last load of data model {model} is {status}"
+        if status in bad:
+            return f"the last load of data model {model} did not end well"
     return None
 
 
@@ -126,7 +128,7 @@ def choose(
     """
     affected = tuple(t for t in model.tables if key_of(t) in knowledge.changed)
     if rule.reload is Reload.PARTIAL:
-        return _choose_part(rule, model, affected, is_loaded=is_loaded)
+        return _choose_part(rule, model, affected, knowledge, is_loaded=is_loaded)
     reason: str | None = "`reload` is `complete`"
     if rule.reload is Reload.AUTO:
         reason = _why_all(model, affected, knowledge, is_loaded=is_loaded)
@@ -138,15 +140,24 @@ def choose(
 
 
 def _choose_part(
-    rule: DataModelRule, model: DataModel, affected: tuple[ModelTable, ...], *, is_loaded: bool
+    rule: DataModelRule,
+    model: DataModel,
+    affected: tuple[ModelTable, ...],
+    knowledge: Knowledge,
+    *,
+    is_loaded: bool,
 ) -> Choice:
     """Choose where the user knows which tables are enough."""
     if rule.tables:
         return Choice(Extent.PART, named_tables(rule, model), "`tables` names them")
+    if knowledge.doubt is not None:
+        return Choice(Extent.ALL, model.tables, knowledge.doubt)
     if affected:
         return Choice(Extent.PART, affected, "they changed")
     if not is_loaded:
         return Choice(Extent.ALL, model.tables, "its last load is not a good one")
+    if knowledge.is_asked_for:
+        return Choice(Extent.ALL, model.tables, "it is asked for, and none of its tables changed")
     return Choice(Extent.NOTHING, (), "none of its tables changed")
 
 
@@ -156,15 +167,16 @@ def _why_all(
     """Say why less than all would perhaps not be enough; None where it surely is."""
     reasons = {
         "data jobs may change any table": knowledge.after_jobs,
-        "no earlier publish is noted": not knowledge.is_certain,
+        knowledge.doubt or "": knowledge.doubt is not None,
         "its last load is not a good one": not is_loaded,
-        "it is asked for": knowledge.is_asked_for and not affected,
+        "it is asked for": knowledge.is_open or (knowledge.is_asked_for and not affected),
         "all its tables changed": bool(affected) and len(affected) == len(model.tables),
     }
     for reason, holds in reasons.items():
         if holds:
             return reason
-    return _possible_view(model, affected, knowledge) if affected else None
+    # A view may show a table that is not in the data model.
+    return _possible_view(model, affected, knowledge) if knowledge.changed else None
 
 
 def _possible_view(

@@ -156,10 +156,10 @@ class Pusher:
 
     def _fail(self, error: BaseException) -> None:
         """Let nothing more be pushed; the first reason is the one that is told."""
+        if self._progress.failure is None:  # before others are stopped, which is no reason
+            self._progress.failure = error
         self._stopping = True
         self._route.end()
-        if self._progress.failure is None:
-            self._progress.failure = error
 
     def _push(self, task: PushTask, listing: Listing) -> None:
         """Push a table; tell what came of it."""

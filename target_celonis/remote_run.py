@@ -2,8 +2,9 @@
 
 Hides how our run is told from the one before it and from one that is at work already, and what a
 lost answer to the call means. Guarantees: it is started at most once; what ended before it was
-started is never taken for its end; every wait has a deadline and says once what it waits for; what
-runs when we go is left running, and named. Must not know: what it is that runs.
+started is never taken for its end; every wait has a deadline and says once what it waits for; an
+outage is borne for a while; what runs when we go is left running, and named. Must not know: what it
+is that runs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from target_celonis import limits
 from target_celonis.clock import Clock, Deadline, StoppedError, growing_pauses
-from target_celonis.errors import LimitError, OutcomeUnknownError, TargetCelonisError
+from target_celonis.errors import (
+    LimitError,
+    OutcomeUnknownError,
+    RemoteError,
+    TargetCelonisError,
+)
+from target_celonis.waits import Blindness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("target-celonis")
 
 Found = TypeVar("Found")
+Marker = tuple[str | None, ...]
 _PROGRESS_SECONDS = 60.0
 _UNKNOWN_SECONDS = 60.0
 """How long a run may stay unseen whose start was asked for and not answered."""
@@ -36,15 +44,26 @@ class Sight(Generic[Found]):
 
     Attributes:
         status: In Celonis' words; None where there was none.
-        marker: Changes with each run; all None where Celonis gives nothing to tell runs by.
+        marker: What tells runs apart, what tells most first; None where Celonis does not say.
         is_running: Whether it has not ended.
         found: All that was seen.
     """
 
     status: str | None
-    marker: tuple[str | None, ...]
+    marker: Marker
     is_running: bool
     found: Found
+
+
+def is_another(marker: Marker, before: Marker) -> bool | None:
+    """Return whether two markers are those of two runs; None where that cannot be told.
+
+    The first part that is known of both tells: an answer may leave out some of them.
+    """
+    for now, then in zip(marker, before, strict=False):
+        if now is not None and then is not None:
+            return now != then
+    return None
 
 
 @dataclass(frozen=True)
@@ -108,17 +127,23 @@ class Conductor:
 
     def _await_idle(self, thing: Runnable[Found], deadline: Deadline) -> Sight[Found]:
         said = False
+        sight: Sight[Found] | None = None
+        blind = Blindness(self._clock, thing.name, lambda error: error)  # nothing of ours runs
         for pause in growing_pauses(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
-            sight = thing.look()
-            if not sight.is_running:
-                return sight
-            if not said:
-                logger.info("%s is %s already; its end is waited for.", thing.name, sight.status)
-                said = True
-            if deadline.passed():
-                break
+            with blind.borne(may_last=not deadline.passed()):
+                sight = thing.look()
+            if sight is not None and not blind.is_blind:
+                if not sight.is_running:
+                    return sight
+                if not said:
+                    logger.info(
+                        "%s is %s already; its end is waited for.", thing.name, sight.status
+                    )
+                    said = True
+                if deadline.passed():
+                    raise self._late(f"{thing.name} was at work already, is {sight.status}, and")
             self._wait(min(pause, deadline.remaining_seconds()))
-        raise self._late(f"{thing.name} was at work already, is {sight.status}, and")
+        raise AssertionError  # the pauses have no end
 
     def finish(
         self, thing: Runnable[Found], before: Sight[Found], *, is_unknown: bool
@@ -131,7 +156,8 @@ class Conductor:
             is_unknown: Whether it is not known if it started.
 
         Raises:
-            OutcomeUnknownError: It was not known whether it started, and it is not seen.
+            OutcomeUnknownError: It was not known whether it started, and it is not seen; or for
+                long, nothing of use was answered.
             LimitError: It does not end in time.
             StoppedError: The run is to stop; what runs is left running.
         """
@@ -150,19 +176,22 @@ class Conductor:
         to_be_seen = Deadline(self._clock, _UNKNOWN_SECONDS)
         progress = Deadline(self._clock, _PROGRESS_SECONDS)
         seen_running = False
+        sight = before
+        blind = Blindness(self._clock, thing.name, lambda error: _lost_sight(thing.name, error))
         for pause in growing_pauses(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
-            sight = thing.look()
-            seen_running |= sight.is_running
-            is_new = sight.marker != before.marker
-            can_be_told = any(part is not None for part in sight.marker)
-            if not sight.is_running and (is_new or (seen_running and not can_be_told)):
-                return sight
-            if is_unknown and not (is_new or seen_running) and to_be_seen.passed():
-                raise OutcomeUnknownError(
-                    "TC-REMOTE-03",
-                    f"{thing.name} was asked to start; no answer came, and no start is seen.",
-                    "Look at it in Celonis. The next run publishes again.",
-                )
+            with blind.borne(may_last=not deadline.passed()):
+                sight = thing.look()
+            if not blind.is_blind:
+                seen_running |= sight.is_running
+                is_ours = _is_ours(sight, before)
+                if not sight.is_running and (is_ours or (is_ours is None and seen_running)):
+                    return sight
+                if is_unknown and not (is_ours or seen_running) and to_be_seen.passed():
+                    raise OutcomeUnknownError(
+                        "TC-REMOTE-03",
+                        f"{thing.name} was asked to start; no answer came, and no start is seen.",
+                        "Look at it in Celonis. The next run publishes again.",
+                    )
             if deadline.passed():
                 raise self._late(f"{thing.name} is {sight.status} and")
             if progress.passed():
@@ -181,3 +210,18 @@ class Conductor:
             f"{subject} has not ended within {self._timeout_seconds / 60:g} minutes.",
             "It goes on by itself. Look at it in Celonis, or raise `wait_timeout_minutes`.",
         )
+
+
+def _is_ours(sight: Sight[Found], before: Sight[Found]) -> bool | None:
+    """Return whether what is seen began after what was there before; None if it cannot be told."""
+    if before.status is None and not any(before.marker):
+        return True if any(sight.marker) else None  # the first run ever
+    return is_another(sight.marker, before.marker)
+
+
+def _lost_sight(name: str, error: RemoteError) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "TC-REMOTE-03",
+        f"{name} was started and goes on by itself, and how it ended is not known. {error.message}",
+        "Look at it in Celonis. The next run publishes again, or: target-celonis publish.",
+    )

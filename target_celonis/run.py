@@ -52,7 +52,8 @@ from target_celonis.messages import (
     read_messages,
 )
 from target_celonis.preflight import Check, preflight, preflight_to_publish
-from target_celonis.publish import Publisher, PublishReceipt, publisher
+from target_celonis.publish import Publisher, publisher
+from target_celonis.publish_gate import PublishGate
 from target_celonis.push import DataPush
 from target_celonis.pusher import Pusher
 from target_celonis.redaction import SECRETS
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 
     from target_celonis.celonis import Celonis
     from target_celonis.config import Config
+    from target_celonis.publish_receipts import PublishReceipt
     from target_celonis.route import PushRoute
 
 logger = logging.getLogger("target-celonis")
@@ -85,6 +87,14 @@ _LINE_SHARE = 4
 """A line may take a quarter of the memory limit."""
 
 _LONGEST_LINE_BYTES = 500_000_000
+
+_LOADING = ". What was not executed is deleted; run again with the last state."
+_PUBLISHING = " while publishing; publish again."
+_PUBLISHING_OF_A_LOAD = (
+    " while publishing. All rows are loaded and their state is out; what is not published is owed "
+    "to the next run."
+)
+"""What a signal means, by when it came."""
 
 
 class Run:
@@ -160,8 +170,8 @@ class Run:
                 self._changes = publishes.changes
                 route = publishes.watch(route)
                 seen = self._load_through(route, directory, file, _print_state)
-                with self._heard(), waiter.timed("publishing"):
-                    self._published = publishes.publish()
+                self._counted()  # nothing is published of a run whose counts do not add up
+                self._publish(publishes, directory, celonis, _PUBLISHING_OF_A_LOAD)
             logger.info("%s", self._where_to_look(celonis))
             return seen
 
@@ -174,13 +184,49 @@ class Run:
         Raises:
             TargetCelonisError: One of them failed.
         """
-        with (
-            self._protected(),
-            self._opened([], preflight_to_publish) as (directory, celonis),
-            self._publisher(directory, celonis) as publishes,
-            self._heard(),
-        ):
-            publishes.publish(tables, is_asked_for=True)
+        if self._config.report_path is not None:
+            check_report_path(self._config.report_path)
+        with self._protected():
+            try:
+                with (
+                    self._opened([], preflight_to_publish) as (directory, celonis),
+                    self._publisher(directory, celonis) as publishes,
+                ):
+                    self._run_id = directory.path.name
+                    self._publish(
+                        publishes, directory, celonis, _PUBLISHING, tables, is_asked_for=True
+                    )
+            except Exception as error:
+                self._report(as_error(error))
+                raise
+            self._report(None)
+
+    def _publish(
+        self,
+        publishes: Publisher,
+        directory: RunDirectory,
+        celonis: Celonis,
+        when_stopped: str,
+        tables: tuple[str, ...] = (),
+        *,
+        is_asked_for: bool = False,
+    ) -> None:
+        """Publish, when it is our turn and what is owed is in the tables."""
+        if not self._config.publishes:
+            return
+        gate = PublishGate(
+            celonis, self._clock, self._config.wait_timeout_seconds, directory.base, self._place()
+        )
+        waiter = Waiter(self._clock, self._waits)
+        with self._heard(when_stopped), waiter.timed("publishing"), gate.turn():
+            owed = publishes.owed(tables)
+            is_known = gate.await_pushes(owed)
+            try:
+                publishes.publish(tables, is_asked_for=is_asked_for)
+            finally:
+                self._published = publishes.done()
+            if not is_known:
+                publishes.owe(owed)
 
     def _publisher(
         self, directory: RunDirectory, celonis: Celonis
@@ -188,12 +234,12 @@ class Run:
         return publisher(celonis, self._config, self._clock, directory.base, self._place())
 
     @contextmanager
-    def _heard(self) -> Iterator[None]:
+    def _heard(self, meaning: str = _LOADING) -> Iterator[None]:
         """Turn a wait that was cut short into the end that the signal asks for."""
         try:
             yield
         except StoppedError:
-            raise self._signal_error() from None
+            raise self._signal_error(meaning) from None
 
     def plan(self, file: IO[Any] | None) -> None:
         """Do everything but speak to Celonis, and print what would be pushed.
@@ -272,7 +318,7 @@ class Run:
         """Return the submits of this machine; the emulator of one's own has no limit."""
         if self._config.embedded:
             return None
-        team = urlsplit(self._config.base_url.removesuffix(":443")).netloc
+        team = urlsplit(self._config.base_url).netloc
         return SubmitBudget(directory.base, team, self._config.submits_per_hour, self._clock)
 
     def _where_to_look(self, celonis: Celonis) -> str:
@@ -324,7 +370,10 @@ class Run:
             ActivateVersionMessage: ("ACTIVATE_VERSION", loader.activate_version),
         }
         messages = read_messages(
-            source, line_limit, keep_time_extracted=self._config.add_record_metadata
+            source,
+            line_limit,
+            keep_time_extracted=self._config.add_record_metadata,
+            watch_time_extracted=bool(self._config.data_models),
         )
         for message in with_batch_files(messages, line_limit):
             if self._signals.number is not None:
@@ -334,30 +383,34 @@ class Run:
             elif not isinstance(message, Idle):
                 name, method = take[type(message)]
                 seen[name] += len(message.records) if isinstance(message, RecordRun) else 1
-                if isinstance(message, RecordRun) and message.last_extracted:
-                    self._changes.note_extraction(message.last_extracted)
+                times = message.extracted if isinstance(message, RecordRun) else {}
                 for changed in mapped(message, mapper):
+                    if times and not changed.is_removed:
+                        self._changes.note_extraction(changed.stream, times.values())
                     method(changed)
             loader.tick()
         if self._signals.number is not None:
             raise StoppedError  # the tap may have been sent the signal, too, and closed the pipe
         return seen
 
-    def _signal_error(self) -> SignalError:
+    def _signal_error(self, meaning: str = _LOADING) -> SignalError:
         number = int(self._signals.number or signal.SIGTERM)
         name = signal.Signals(number).name
-        return SignalError(
-            number,
-            f"Stopped by {name}. What was not executed is deleted; run again with the last state.",
-        )
+        return SignalError(number, f"Stopped by {name}{meaning}")
 
     # --- what is told at the end
 
+    def _counted(self) -> list[StreamReport]:
+        """Return the counts of the streams.
+
+        Raises:
+            InternalError: They do not add up.
+        """
+        return [] if self._loader is None else self._loader.reports()
+
     def _counts(self) -> list[StreamReport]:
         """Return the counts of the streams, and say which rules they met."""
-        if self._loader is None:
-            return []
-        reports = self._loader.reports()
+        reports = self._counted()
         for report in reports:
             for level, line in rules_applied(report.stream, report.rules):
                 logger.log(level, "%s", line)

@@ -211,6 +211,10 @@ class ChunkWriter:
     def abandon(self) -> None:
         """Write nothing more, and remove what was written."""
         self._batches, self.held_bytes = [], 0
+        if self._parquet is not None:
+            with suppress(OSError):
+                self._parquet.close()
+            self._parquet.is_open = False  # else it is closed again when it is forgotten
         if self._sink is not None:
             with suppress(OSError):
                 self._sink.close()

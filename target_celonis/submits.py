@@ -79,6 +79,7 @@ class Submits:
         self._running = 0
         self._one_at_a_time = False
         self._is_ending = False
+        self._late_reason = ""
         self._said: set[str] = set()
 
     def submit(self, table: str, job: OpenJob) -> None:
@@ -95,6 +96,8 @@ class Submits:
                 if self._waiter.clock.stopped or self._is_ending:
                     raise StoppedError
         try:
+            if self._late_reason:  # it is the team that is busy, not a table
+                raise _late(table, job, self._late_reason)
             if self._one_at_a_time:
                 self._wait_for_ours()
             self._execute(table, job)
@@ -238,11 +241,8 @@ class Submits:
 
     def _refuse_beyond(self, table: str, job: OpenJob, deadline: Deadline, reason: str) -> None:
         if deadline.passed():
-            raise LimitError(
-                "TC-LIMIT-08",
-                f"Push job {job.id} on table `{table}` could not be executed in time: {reason}.",
-                "Raise `wait_timeout_minutes`, or run when fewer others push.",
-            )
+            self._late_reason = reason
+            raise _late(table, job, reason)
 
     def end(self) -> None:
         """Execute nothing more; whoever waits for a turn or for submits gives up."""
@@ -267,3 +267,11 @@ class Submits:
         if line not in self._said:
             self._said.add(line)
             logger.info("%s", line)
+
+
+def _late(table: str, job: OpenJob, reason: str) -> LimitError:
+    return LimitError(
+        "TC-LIMIT-08",
+        f"Push job {job.id} on table `{table}` could not be executed in time: {reason}.",
+        "Raise `wait_timeout_minutes`, or run when fewer others push.",
+    )

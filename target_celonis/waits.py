@@ -1,20 +1,27 @@
-"""How long a run waited, by what it waited for.
+"""How long a run waited, by what it waited for; and for how long it bears to see nothing.
 
-Guarantees: may be added to from any thread. Must not know: who waits, or why.
+Guarantees: may be added to from any thread; an outage is borne for ``limits.BLIND_SECONDS`` and
+said once. Must not know: who waits, or why.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from target_celonis.clock import StoppedError
+from target_celonis import limits
+from target_celonis.clock import Deadline, StoppedError
+from target_celonis.errors import RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from target_celonis.clock import Clock
+    from target_celonis.errors import TargetCelonisError
+
+logger = logging.getLogger("target-celonis")
 
 
 class Waits:
@@ -71,3 +78,44 @@ class Waiter:
             yield
         finally:
             self._waits.add(cause, self.clock.monotonic() - began)
+
+
+class Blindness:
+    """Bears that nothing of use is answered, for a while.
+
+    Args:
+        clock: For how long.
+        name: What is looked at.
+        lost: Makes the error that ends the wait, of the one that was answered last.
+    """
+
+    def __init__(
+        self, clock: Clock, name: str, lost: Callable[[RemoteError], TargetCelonisError]
+    ) -> None:
+        self._clock = clock
+        self._name = name
+        self._lost = lost
+        self._since: Deadline | None = None
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the last look failed."""
+        return self._since is not None
+
+    @contextmanager
+    def borne(self, *, may_last: bool = True) -> Iterator[None]:
+        """Bear a look that fails; once one went well, the count begins anew.
+
+        Raises:
+            TargetCelonisError: For long, nothing of use was answered.
+        """
+        try:
+            yield
+        except RemoteError as error:
+            if self._since is None:
+                self._since = Deadline(self._clock, limits.BLIND_SECONDS)
+                logger.warning("%s cannot be looked at just now: %s", self._name, error.message)
+            if self._since.passed() or not may_last:
+                raise self._lost(error) from None
+        else:
+            self._since = None

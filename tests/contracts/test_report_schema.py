@@ -16,8 +16,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from target_celonis.batch import RULES
 from target_celonis.errors import CATALOGUE
-from target_celonis.publish import JobReceipt, ModelReceipt, PublishReceipt
 from target_celonis.publish_plan import Extent
+from target_celonis.publish_receipts import JobReceipt, ModelReceipt, PublishReceipt
 from target_celonis.report import RunReport, StreamReport, as_json
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -6,6 +6,7 @@ N-th line of that step is written. ``STEP@TABLE`` counts those about one table. 
 - ``PRINTED``: a state is put on stdout and flushed;
 - ``DELETED``: Celonis is asked to delete a push job;
 - ``DROPPED``: the directory of a dead run is removed;
+- ``RELOADED``: Celonis is asked to load a data model;
 - ``NEVER``: the program lives, but it begins only when its first input is there, so that a test
   may have it ready when another one is killed.
 """
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from target_celonis import __main__, run
 from target_celonis.celonis import Celonis
 from target_celonis.journal import Journal, Step
+from target_celonis.publishing_api import Publishing
 from target_celonis.run_directory import DeadRun
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _POINTS: dict[str, tuple[Any, str]] = {
     "PRINTED": (run, "_print_state"),
     "DELETED": (Celonis, "delete_job"),
     "DROPPED": (DeadRun, "drop"),
+    "RELOADED": (Publishing, "load_model"),
 }
 
 

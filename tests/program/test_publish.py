@@ -235,6 +235,66 @@ def test_a_view_may_show_what_was_pushed(story: Story) -> None:
     assert said(ended, f"complete reload, since {view} is a view")
 
 
+def test_a_view_may_show_what_is_not_in_the_model(story: Story) -> None:
+    view = story.activities
+    story.job(f"CREATE VIEW {view} AS SELECT id FROM {story.orders}")
+    story.load(1, 1)
+    story.trigger("job")
+    eventually(lambda: story.executions() == ["SUCCESS"], "the view is made")
+    story.model(view)
+    publishes = story.settings()
+    story.load(**publishes)
+    ended = story.load(5, **publishes)
+    assert said(ended, f"complete reload, since {view} is a view")
+    assert story.shown() == {view: 6}
+
+
+# --- other settings
+
+
+def test_what_a_partial_reload_left_out_is_owed_by_other_settings(story: Story) -> None:
+    publishes = story.settings()
+    story.load(1, 1, **publishes)
+    named = story.settings(reload="partial", tables=[story.orders])
+    story.load(1, 1, **named)
+    assert story.shown() == {story.orders: 2, story.items: 1}
+    assert said(story.load(**named), "Nothing is to be published")
+    story.load(**publishes)
+    assert story.shown() == {story.orders: 2, story.items: 2}
+
+
+def test_what_a_run_that_publishes_nothing_pushed_is_owed(story: Story) -> None:
+    publishes = story.settings()
+    story.load(1, 1, **publishes)
+    story.load(0, 1)
+    ended = story.load(**publishes)
+    assert said(ended, rf"partial reload \({story.items}\)")
+    assert story.shown() == {story.orders: 1, story.items: 2}
+
+
+def test_a_data_job_that_is_taken_out_after_it_failed(story: Story) -> None:
+    publishes = story.settings()
+    story.load(1, 1, **publishes)
+    story.job("SELECT * FROM nowhere")
+    story.fail(6, "TC-REMOTE-08", 3, 3, **story.settings(job=True))
+    ended = story.load(**publishes)
+    assert said(ended, "complete reload, since another publish was begun")  # its SQL did something
+    assert story.shown() == {story.orders: 4, story.items: 4}
+
+
+def test_a_partial_reload_where_nothing_is_certain(story: Story, make_target: Any) -> None:
+    publishes = story.settings(reload="partial")
+    story.load(1, 1, **publishes)
+    story.emulator.fault({"match": "load_model", "answer": 400})
+    story.fail(6, "TC-REMOTE-02", 2, 2, **publishes)
+    story.target = make_target(**story.emulator.settings)  # with a spool directory of its own
+    ended = story.load(**publishes)
+    assert said(ended, "complete reload, since no earlier publish is noted")
+    assert story.shown() == {story.orders: 3, story.items: 3}
+    ended = publish(story, **publishes)
+    assert said(ended, "complete reload, since it is asked for, and none of its tables changed")
+
+
 def test_tables_of_another_connection_are_others(story: Story) -> None:
     story.load(1, 0)
     story.load(1, 0, connection_id="erp")
@@ -371,8 +431,8 @@ def answers(*bodies: dict[str, Any], skip: int = 0, match: str = "load_status") 
     ]
 
 
-# Real answers of load-info-sync before the first after the trigger: preflight, due, before.
-BEFORE_TRIGGER = 3
+# Real answers of load-info-sync before the first after the trigger: preflight, due, choice, before.
+BEFORE_TRIGGER = 4
 
 
 @pytest.mark.parametrize("status", ["ERROR", "CANCELED"])
@@ -404,10 +464,10 @@ def test_a_warning_is_good_and_said(story: Story) -> None:
 
 
 def test_a_load_in_progress_is_waited_for(switched: Switched) -> None:
-    """Before the trigger come the answers to the preflight and to whether anything is due."""
+    """Before the trigger come the answers to preflight, whether anything is due, and how much."""
     story = switched()
     story.load(1, 1)
-    story.emulator.fault(*answers(info("RUNNING"), info("LOST_CONNECTION"), skip=2))
+    story.emulator.fault(*answers(info("RUNNING"), info("LOST_CONNECTION"), skip=3))
     ended = story.load(1, **story.settings())
     assert said(ended, r"The load of data model Order to cash \(.*\) is RUNNING already")
     assert story.loads() == [("COMPLETE", "SUCCESS")]
@@ -516,8 +576,10 @@ def test_one_model_that_fails_does_not_keep_the_others_from_it(story: Story) -> 
         "data-models", id=f"{story.name}-bad", name="Bad", tables=[{"name": "nowhere"}]
     )
     publishes = {"data_models": [{"id": f"{story.name}-bad"}, {"id": story.name}]}
-    story.fail(6, "TC-REMOTE-09", 1, 1, **publishes)
+    ended = story.fail(6, "TC-REMOTE-09", 1, 1, **publishes)
     assert story.loads() == [("COMPLETE", "SUCCESS")]
+    # It is said when it is known, since the others may take long.
+    assert re.search(r"Bad .* ended as ERROR.*\n(.*\n)*.*Order to cash: a complete", ended.err)
 
 
 # --- access
@@ -600,12 +662,38 @@ def test_a_reload_that_is_not_waited_for(story: Story) -> None:
     eventually(lambda: story.loads()[1:] == [("PARTIAL", "SUCCESS")], "the second load ends")
 
 
+def test_a_reload_that_was_left_and_still_runs(switched: Switched) -> None:
+    story = switched("--model-load-seconds", "300")
+    publishes = story.settings() | {"wait_for_publish": False}
+    story.load(1, 1, **publishes)
+    for _ in range(2):
+        ended = story.load(**publishes)
+        assert said(ended, "Still running, and not waited for: the load of data model")
+        assert said(ended, "Nothing is to be published")
+    assert story.loads() == [("COMPLETE", "RUNNING")]
+
+
+def test_a_load_of_somebody_else_is_no_reason_to_publish(switched: Switched) -> None:
+    """Before the answer to whether anything is due comes that to the preflight."""
+    story = switched()
+    story.job()
+    publishes = story.settings(job=True)
+    story.load(1, 1, **publishes)
+    story.emulator.fault(*answers(info("RUNNING"), skip=1))
+    assert said(story.load(**publishes), "Nothing is to be published")
+    assert story.loads() == [("COMPLETE", "SUCCESS")]
+    assert story.executions() == ["SUCCESS"]
+
+
 def test_what_was_left_and_failed_is_done_again(story: Story) -> None:
     story.model(story.orders, "nowhere")
     story.load(1, **story.settings(), wait_for_publish=False)
     eventually(lambda: story.loads() == [("COMPLETE", "ERROR")], "the load ends")
     story.model(story.orders)
-    story.load(**story.settings())
+    ended = story.load(**story.settings())
+    assert said(
+        ended, "since the load of data model .*, which was not waited for, did not end well"
+    )
     assert story.shown() == {story.orders: 1}
 
 
@@ -634,17 +722,20 @@ def publish(story: Story, *arguments: str, **settings: Any) -> Ended:
 
 
 @both_profiles
-def test_the_publish_step_alone(story: Story) -> None:
+def test_the_publish_step_alone(story: Story, make_target: Any) -> None:
     story.load(1, 1)
     ended = publish(story, **story.settings())
     assert (ended.code, ended.out) == (0, b""), ended.err
     assert story.loads() == [("COMPLETE", "SUCCESS")]
-    story.load(1, 1)  # by settings without a data model
+    story.load(1, 0)  # by settings without a data model
     ended = publish(story, "--tables", f"{story.orders.upper()}, other", **story.settings())
     assert said(ended, rf"partial reload \({story.orders}\)")
     assert story.shown() == {story.orders: 2, story.items: 1}
-    assert publish(story, **story.settings()).code == 0  # asked for, whatever is known
-    assert story.shown() == {story.orders: 2, story.items: 2}
+    elsewhere = make_target(**story.emulator.settings)  # of which nothing is noted here
+    elsewhere.load(*story.messages(1, 1))
+    ended = publish(story, **story.settings())
+    assert said(ended, "complete reload, since it is asked for")
+    assert story.shown() == {story.orders: 3, story.items: 2}
 
 
 def test_the_publish_step_after_a_failed_reload(story: Story) -> None:
@@ -652,8 +743,39 @@ def test_the_publish_step_after_a_failed_reload(story: Story) -> None:
     story.emulator.fault({"match": "load_model", "answer": 400})
     story.fail(6, "TC-REMOTE-02", 0, 1, **story.settings())
     ended = publish(story, **story.settings())
-    assert said(ended, rf"partial reload \({story.items}\)")
+    assert said(ended, "complete reload, since it is asked for")
     assert said(story.load(**story.settings()), "Nothing is to be published")
+
+
+def test_a_publish_that_was_asked_for_and_failed_is_owed(story: Story) -> None:
+    story.job()
+    story.model(story.orders, story.items, story.activities)
+    publishes = story.settings(job=True)
+    story.load(1, 1, **publishes)
+    story.job(f"DROP TABLE {story.activities}; SELECT * FROM nowhere")
+    assert publish(story, **publishes).code == 6
+    story.target.prints_states = True
+    story.job()
+    ended = story.load(**publishes)
+    assert said(ended, "Publishing, since another publish was begun")
+    assert story.executions() == ["SUCCESS", "FAIL", "SUCCESS"]
+    assert said(story.load(**publishes), "Nothing is to be published")
+
+
+def test_a_publish_that_is_killed_is_owed(switched: Switched) -> None:
+    story = switched("--data-job-seconds", "2")
+    story.job()
+    publishes = story.settings(job=True)
+    story.load(1, 1, **publishes)
+    running = story.target.start(**publishes, publish_on="always")
+    assert running.process.stdin is not None
+    running.process.stdin.close()
+    eventually(lambda: "executed, mode" in running.err(), "the data job is executed")
+    running.process.kill()
+    running.process.wait()
+    story.load(**publishes)
+    assert story.executions() == ["SUCCESS"] * 3
+    assert story.loads() == [("COMPLETE", "SUCCESS")] * 2
 
 
 def test_the_publish_step_alone_needs_no_right_to_push(limited: Story) -> None:

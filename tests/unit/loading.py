@@ -27,7 +27,7 @@ from target_celonis.run_directory import RunDirectory
 from .chunks import read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from target_celonis.spool import Chunk
@@ -47,6 +47,7 @@ class MemoryCelonis:
         self.pace_seconds_per_push = 0.0
         self.gate = threading.Event()
         self.gate.set()
+        self.when_ended: Callable[[], None] = lambda: None
         self._sent: dict[str, dict[Path, list[dict[str, Any]]]] = defaultdict(dict)
         self._lines: dict[str, list[int]] = {}
         self._plans: dict[str, TablePlan] = {}
@@ -96,7 +97,8 @@ class MemoryCelonis:
         return True
 
     def end(self) -> None:
-        """Carry nothing out anyway."""
+        """Say that nothing more is to be carried out."""
+        self.when_ended()
 
     def wait_seconds(self, pushes: int) -> float:
         return 0.0 * pushes
@@ -107,6 +109,8 @@ class MemoryCelonis:
     def commit(self, push: OpenPush) -> Receipt:
         task, (job,) = push.task, push.jobs
         table = task.plan.table
+        with self._lock:
+            self.events.append(("gate", table))
         assert self.gate.wait(PATIENCE_SECONDS)
         self._happens("commit", table)
         sent = self._sent[job.id]
@@ -208,6 +212,19 @@ class Run:
         self.pusher.wait(PATIENCE_SECONDS)
         assert not self.pusher.busy
         self.loader.tick()
+
+    def wait_for(self, verb: str, *tables: str) -> None:
+        """Wait until something has happened to tables."""
+        pause = threading.Event()
+        for _ in range(int(PATIENCE_SECONDS * 100)):
+            if set(tables) <= set(self.celonis.verbs(verb)):
+                return
+            pause.wait(0.01)
+        raise AssertionError(verb, tables)
+
+    def failures(self) -> dict[str, str]:
+        """Return why streams failed."""
+        return {report.stream: report.failure for report in self.loader.reports()}
 
     def ids(self, table: str) -> list[int] | None:
         rows = self.celonis.tables.get(table)

@@ -33,9 +33,27 @@ if TYPE_CHECKING:
 )
 def test_how_fresh_it_is(times: list[bytes], newest: str | None) -> None:
     changes = Changes()
-    for time in times:
-        changes.note_extraction(time)
-    assert (changes.fresh_as_of and changes.fresh_as_of.isoformat()) == newest
+    changes.note(TableKey.of(None, "T"), receipt(1))
+    changes.note_extraction("s", times)
+    found = changes.fresh_as_of()
+    assert (found and found.isoformat()) == newest
+
+
+def test_each_table_is_as_fresh_as_its_own_stream() -> None:
+    changes = Changes()
+    a, b, c, d = (TableKey.of("erp", name) for name in "ABCD")
+    for stream, year in (("a", 2021), ("b", 2022), ("not-loaded", 2029), ("a", 2020)):
+        changes.note_extraction(stream, [b'"%d-01-01T00:00:00Z"' % year])
+    for table, stream in ((a, "a"), (b, "b"), (c, "c")):
+        changes.note(table, receipt(1, stream=stream))
+
+    def year(*tables: TableKey) -> int | None:
+        found = changes.fresh_as_of(tables)
+        return found and found.year
+
+    assert (year(a), year(b), year(a, b, c, d)) == (2021, 2022, 2022)
+    assert year(c) is year(d) is year() is None  # no time; not pushed; no table
+    assert changes.fresh_as_of() == changes.fresh_as_of({a, b})
 
 
 @dataclass
@@ -72,8 +90,10 @@ def push(table: str, *, jobs: int = 1) -> Any:
     return SimpleNamespace(task=task, jobs=(object(),) * jobs)
 
 
-def receipt(loaded: int = 0, deleted: int = 0, kind: JobType = JobType.DELTA) -> Any:
-    task = SimpleNamespace(type=kind)
+def receipt(
+    loaded: int = 0, deleted: int = 0, kind: JobType = JobType.DELTA, stream: str = "s"
+) -> Any:
+    task = SimpleNamespace(type=kind, plan=SimpleNamespace(stream=stream))
     return SimpleNamespace(loaded_rows=loaded, deleted_rows=deleted, task=task)
 
 

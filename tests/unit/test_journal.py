@@ -145,6 +145,34 @@ def test_a_job_of_another_run_may_be_deleted(tmp_path: Path) -> None:
     assert read_account(path).jobs == {}
 
 
+@pytest.mark.parametrize(
+    ("steps", "changed"),
+    [
+        ([Step.EXECUTE_MEANT], {"executed": True}),
+        ([Step.EXECUTE_MEANT, Step.DONE], {"executed": True, "done": True}),
+        ([Step.DONE], {"done": True}),
+        (
+            [Step.EXECUTE_MEANT, Step.DONE, Step.JOB_DELETED],
+            {"executed": True, "done": True, "settled": True},
+        ),
+    ],
+)
+def test_a_job_whose_creation_is_not_noted_is_known_all_the_same(
+    tmp_path: Path, steps: list[Step], changed: dict[str, bool]
+) -> None:
+    """The disk was full for a moment; what the journal says of other jobs still counts."""
+    others = [
+        (Step.JOB_CREATED, CREATED | {"job": "first"}),
+        (Step.EXECUTE_MEANT, {"job": "first"}),
+    ]
+    account = read_account(write(tmp_path, *others, *((step, AFTER[step]) for step in steps)))
+    wanted = JournalJob("j", "not known", **changed)
+    assert account.jobs["j"] == wanted
+    first = account.jobs["first"]
+    assert account.unsettled == ([first] if wanted.settled else [first, wanted])
+    assert account.appended_beyond_state == [first]
+
+
 # --- what tears and what is foreign
 
 
@@ -158,8 +186,10 @@ FOREIGN: dict[str, bytes] = {
     "damage": b'{"step": "run opened", "at": "", "place": [], "process_id": 1}\nX\n{"step": "x"}\n',
     "no first line": b'{"at": "", "step": "state released", "line": 3}\n',
     "two first lines": b'{"step": "run opened", "at": "", "place": [], "process_id": 1}\n' * 2,
-    "unknown job": b'{"step": "run opened", "at": "", "place": [], "process_id": 1}\n'
-    b'{"step": "done", "job": "j"}\n',
+    "odd job done": b'{"step": "run opened", "at": "", "place": [], "process_id": 1}\n'
+    b'{"step": "done", "job": 3}\n',
+    "no job": b'{"step": "run opened", "at": "", "place": [], "process_id": 1}\n'
+    b'{"step": "execute meant"}\n',
     "unknown step": b'{"step": "made coffee", "at": ""}\n',
     "no step": b'{"at": ""}\n',
     "a list": b"[]\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -205,7 +206,7 @@ def test_an_idle_stream_holds_nobody_back(tmp_path: Path) -> None:
 def test_a_stream_that_overwrites_holds_later_states_to_the_end(tmp_path: Path) -> None:
     with running(tmp_path, streams=OVERWRITE) as run:
         run.schema("orders", "id")
-        run.schema("events")
+        run.schema("events", "id")
         run.record("events", 1)
         before = run.state("events")
         run.record("orders", 1)
@@ -219,6 +220,44 @@ def test_a_stream_that_overwrites_holds_later_states_to_the_end(tmp_path: Path) 
         run.loader.finish()
         assert run.ids("orders") == [1]
         assert run.states == [before, last]
+
+
+def test_what_appends_waits_for_the_end_of_an_overwrite_before_it(tmp_path: Path) -> None:
+    """Should that come to no good end, its rows come again, and would stand twice."""
+    with running(tmp_path, streams=OVERWRITE) as run:
+        run.schema("orders", "id")
+        for name in ("early", "late"):
+            run.schema(name)
+        run.record("early", 1)
+        first = run.state()
+        run.record("orders", 1)
+        for number in range(3):
+            run.record("late", number)
+            run.state()
+            run.checkpoint()
+        assert (run.ids("early"), run.ids("late")) == ([1], None)
+        assert run.states == [first]
+        with pytest.raises(InputError, match="TC-INPUT-10"):
+            run.loader.finish()
+        run.loader.settle_after_failure()
+        assert run.ids("late") is None
+        assert run.states == [first]
+
+
+def test_what_appends_comes_behind_the_overwrite_at_the_end(tmp_path: Path) -> None:
+    rules = [OVERWRITE[0] | {"trust_end_of_input": True}]
+    with running(tmp_path, streams=rules) as run:
+        run.schema("orders", "id")
+        run.schema("late")
+        run.record("orders", 1)
+        for number in range(3):
+            run.record("late", number)
+            last = run.state()
+            run.checkpoint()
+        run.loader.finish()
+        assert run.celonis.verbs("commit") == ["orders", "late"]
+        assert run.ids("late") == [0, 1, 2]
+        assert run.states == [last]
 
 
 # --- checkpoints
@@ -808,31 +847,248 @@ def test_bad_input_lets_what_was_executed_end_and_its_state_go_out(tmp_path: Pat
 def test_a_push_that_was_never_begun_is_counted_as_not_loaded(tmp_path: Path) -> None:
     with running(tmp_path) as run:
         run.celonis.gate.clear()
-        run.schema("orders", "id", a="string")
-        run.record("orders", 1, a="x")
+        for name in ("orders", "events"):
+            run.schema(name, "id")
+        run.record("orders", 1)
         first = run.state()
-        run.schema("orders", "a", a="string")  # pushes what there is
-        wait_for(run, "send")
-        run.record("orders", 2, a="y")
+        run.record("events", 1)
         run.state()
-        run.schema("orders", "id", "a", a="string")  # pushes again, behind the first
-        closing = threading.Thread(target=run.loader.settle_after_failure)
-        timer = threading.Timer(0.3, run.celonis.gate.set)
-        timer.start()
-        closing.start()
-        closing.join(PATIENCE_SECONDS)
+        run.celonis.faults["commit", "events"] = AccessError("TC-ACCESS-01", "No.")
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        run.wait_for("gate", "orders", "events")
+        run.record("orders", 2)
+        run.state()
+        threading.Timer(0.2, run.celonis.gate.set).start()
+        with pytest.raises(AccessError):
+            run.loader.finish()  # pushes again, behind the first
+        run.loader.settle_after_failure()
         assert run.ids("orders") == [1]
+        assert run.celonis.verbs("open").count("orders") == 1
         assert run.states == [first]
         assert run.counts("orders") == (2, 1, 0, 1)
+        assert run.counts("events") == (1, 0, 0, 1)
 
 
-def wait_for(run: Run, verb: str) -> None:
-    deadline = threading.Event()
-    for _ in range(1_000):
-        if run.celonis.verbs(verb):
-            return
-        deadline.wait(0.01)
-    raise AssertionError(verb)
+def test_what_ends_all_is_known_before_the_others_are_stopped(tmp_path: Path) -> None:
+    """That they were stopped is not why the run failed."""
+    error = AccessError("TC-ACCESS-01", "No.")
+    with running(tmp_path) as run:
+        seen: list[BaseException | None] = []
+        run.celonis.when_ended = lambda: seen.append(run.pusher._progress.failure)
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.celonis.faults["open", "orders"] = error
+        finish_failing(run, error)
+        assert seen[0] is error
+
+
+def test_threads_that_cannot_be_started_fail_the_run(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.state()
+        run.pusher._pushes.shutdown()  # takes nothing more, as where the machine has no threads
+        with pytest.raises(RuntimeError):
+            run.loader.finish()
+        run.loader.settle_after_failure()
+        assert run.states == []
+        assert run.counts("orders") == (1, 0, 0, 1)
+
+
+def finish_failing(run: Run, error: TargetCelonisError) -> None:
+    with pytest.raises(type(error), match=error.code):
+        run.loader.finish()
+    run.loader.settle_after_failure()
+
+
+@pytest.mark.parametrize("verb", ["open", "send", "commit"])
+def test_behind_an_append_that_failed_nothing_more_is_appended(tmp_path: Path, verb: str) -> None:
+    """No state behind it can go out, so that all would be appended again by the next run."""
+    with running(tmp_path) as run:
+        names = [f"p{number}" for number in range(8)]
+        for name in names:
+            run.schema(name)
+            run.record(name, 1)
+        run.state()
+        run.celonis.faults[verb, "p0"] = BAD_END
+
+        def open_gate() -> None:
+            run.wait_for("open", "p2")  # what took the first one goes on: it has failed
+            run.celonis.gate.set()
+
+        if verb != "commit":
+            run.celonis.gate.clear()
+            threading.Thread(target=open_gate, daemon=True).start()
+        finish_failing(run, BAD_END)
+        happened = run.celonis.events
+        assert ("commit", "p2") not in happened
+        behind = happened[happened.index((verb, "p0")) :]
+        loaded = {name for name in names if run.ids(name)}
+        assert loaded <= {"p1"}  # which was under way by then
+        if verb == "commit":
+            assert [what for what, _ in behind].count("commit") == 1
+        opened = set(run.celonis.verbs("open"))
+        aborted = opened - loaded - (set() if verb == "send" else {"p0"})
+        assert set(run.celonis.verbs("abort")) == aborted
+        assert run.states == []
+        for name in names:
+            assert run.counts(name) == ((1, 1, 0, 0) if name in loaded else (1, 0, 0, 1))
+        wanted = {name: "" if name in loaded else BAD_END.code for name in names}
+        assert run.failures() == wanted
+        assert [p.name for p in run.spool.path.rglob("*.parquet*")] == []
+
+
+def test_appends_are_carried_out_one_by_one(tmp_path: Path) -> None:
+    """With two under way, one would be DONE behind the failure of the other."""
+    with running(tmp_path) as run:
+        names = ["p0", "p1", "p2"]
+        for name in names:
+            run.schema(name)
+            run.record(name, 1)
+        last = run.state()
+        run.celonis.gate.clear()
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        run.wait_for("send", "p0", "p1")
+        threading.Timer(0.2, run.celonis.gate.set).start()  # so long for the other to come up
+        run.loader.finish()
+        happened = [event for event in run.celonis.events if event[0] in ("gate", "commit")]
+        assert [verb for verb, _ in happened] == ["gate", "commit"] * 3
+        assert run.states == [last]
+
+
+def test_an_append_that_failed_ends_no_later_one_of_others(tmp_path: Path) -> None:
+    """What comes behind it waits in vain; what lies before it does not."""
+    with running(tmp_path, streams=OVERWRITE) as run:
+        for name in ("before", "broken"):
+            run.schema(name)
+        run.schema("keyed", "id")
+        run.record("before", 1)
+        first = run.state()
+        run.celonis.faults["commit", "broken"] = BAD_END
+        run.checkpoint()
+        run.record("broken", 1)
+        run.state()
+        run.checkpoint()
+        for name in ("before", "broken", "keyed"):
+            run.record(name, 2)
+        run.state()
+        finish_failing(run, BAD_END)
+        assert (run.ids("before"), run.ids("broken"), run.ids("keyed")) == ([1], None, [2])
+        assert run.states == [first]
+        assert run.failures() == {"before": BAD_END.code, "broken": BAD_END.code, "keyed": ""}
+        assert run.counts("before") == (2, 1, 0, 1)
+
+
+def test_what_is_given_up_says_why(tmp_path: Path) -> None:
+    error = ContractError("TC-CONTRACT-04", "Another type.")
+    with running(tmp_path) as run:
+        run.schema("keyed", "id")
+        run.schema("plain")
+        run.record("keyed", 1)
+        run.record("plain", 1)
+        run.state()
+        run.celonis.faults["open", "keyed"] = error
+        finish_failing(run, error)
+        assert run.failures() == dict.fromkeys(["keyed", "plain"], "TC-CONTRACT-04")
+        assert run.counts("plain") == (1, 0, 0, 1)
+
+
+def test_what_is_given_up_while_the_input_breaks_says_why(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        for name in ("p0", "p1"):
+            run.schema(name)
+            run.record(name, 1)
+        run.state()
+        for name in ("p0", "p1"):
+            run.celonis.faults["commit", name] = BAD_END
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        run.pusher.wait(PATIENCE_SECONDS)  # both have ended, and nobody has asked
+        run.loader.settle_after_failure()
+        assert run.failures() == dict.fromkeys(["p0", "p1"], BAD_END.code)
+        assert run.counts("p0") == run.counts("p1") == (1, 0, 0, 1)
+
+
+def test_a_key_that_appears_in_mid_run_waits_for_rows_without_one(tmp_path: Path) -> None:
+    """What appends waits for the others; newer rows must not go before it."""
+    with running(tmp_path) as run:
+        run.schema("busy", "id")
+        run.record("busy", 1)
+        run.celonis.gate.clear()
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        run.wait_for("gate", "busy")
+        run.schema("orders")
+        older = run.record("orders", 1)
+        middle = run.state()
+        threading.Timer(0.2, run.celonis.gate.set).start()
+        run.schema("orders", "id")
+        assert run.celonis.tables["orders"] == [{"line": older, "id": 1}]
+        newer = run.record("orders", 1)
+        last = run.state()
+        run.loader.finish()
+        assert run.celonis.verbs("commit") == ["busy", "orders", "orders"]
+        assert run.celonis.tables["orders"] == [{"line": newer, "id": 1}]
+        assert run.states == [middle, last]
+        assert run.counts("orders") == (2, 2, 0, 0)
+
+
+def test_a_stream_on_a_disk_that_is_gone_can_be_given_up(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.celonis.gate.clear()
+        run.celonis.faults["commit", "orders"] = BAD_END
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        run.wait_for("gate", "orders")
+        run.record("orders", 2)
+        stream = run.loader._streams["orders"]
+        stream.convert()  # held by the writer, not yet in a file
+        assert stream.held_bytes
+        for directory in run.spool.path.glob("*-orders"):
+            shutil.rmtree(directory)
+        run.celonis.gate.set()
+        run.settle()
+        assert stream.held_bytes == 0
+        finish_failing(run, BAD_END)
+        assert run.counts("orders") == (2, 0, 0, 2)
+
+
+def test_a_stream_that_is_given_up_leaves_no_open_chunk(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.schema("orders", "id")
+        run.record("orders", 1)
+        run.celonis.gate.clear()
+        run.celonis.faults["commit", "orders"] = BAD_END
+        run.clock.seconds += 1_800
+        run.loader.tick()
+        run.wait_for("gate", "orders")
+        run.record("orders", 2)
+        stream = run.loader._streams["orders"]
+        stream.flush()
+        assert list(run.spool.path.rglob("*.parquet.part"))
+        run.celonis.gate.set()
+        run.settle()
+        assert not stream.has_open_file
+        assert list(run.spool.path.rglob("*.parquet*")) == []
+        finish_failing(run, BAD_END)
+
+
+def test_checkpoints_leave_no_directories(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        for name, *keys in (("keyed", "id"), ("plain",)):
+            run.schema(name, *keys)
+        for number in range(5):
+            run.record("keyed", number)
+            run.record("plain", number)
+            run.state()
+            run.checkpoint()
+            run.settle()
+        assert run.ids("keyed") == run.ids("plain") == list(range(5))
+        assert [path.name for path in run.spool.path.iterdir() if path.is_dir()] == []
 
 
 # --- bounds and counts
@@ -874,6 +1130,23 @@ def test_a_full_spool_closes_the_checkpoint_early(tmp_path: Path) -> None:
         assert run.ids("events") == list(range(300))
         assert run.counts("orders") == run.counts("events") == (300, 300, 0, 0)
         assert run.states[-1] == states[-1]
+
+
+def test_a_full_spool_does_not_wait_with_what_appends(tmp_path: Path) -> None:
+    """No state goes out before the overwrite; else nothing more could be read."""
+    rules = [OVERWRITE[0] | {"trust_end_of_input": True}]
+    with running(tmp_path, limit_bytes=3_000_000, chunk_size_mb=1, streams=rules) as run:
+        run.schema("orders", "id")
+        run.schema("events", text="string")
+        run.record("orders", 1)
+        for number in range(300):
+            run.record("events", number, text=noise())
+        assert run.celonis.verbs("commit").count("events") >= 1
+        assert "orders" not in run.celonis.verbs("open")
+        last = run.state()
+        run.loader.finish()
+        assert run.ids("events") == list(range(300))
+        assert run.states == [last]
 
 
 def fill(run: Run, stream: str) -> None:

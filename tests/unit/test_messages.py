@@ -9,12 +9,14 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from target_celonis.changes import Changes
 from target_celonis.errors import InputError
 from target_celonis.lines import Source
 from target_celonis.messages import (
@@ -106,26 +108,54 @@ def test_each_type_of_message() -> None:
     ]
 
 
-def test_when_the_last_of_several_records_was_extracted() -> None:
-    data = (
-        record("s", {}, time_extracted="1")
-        + record("t", {}, time_extracted="2")
-        + record("s", {}, time_extracted="3")
-        + record("t", {}, time_extracted="4")
-        + STATE
-        + record("s", {}, time_extracted="5")
-        + record("s", {})
-        + STATE
-        + STATE
-        + record("s", {}, time_extracted="6")
+def test_when_the_newest_of_several_records_was_extracted() -> None:
+    times = {
+        "s": ["2024-01-01T00:00:00Z", "2025-01-01T00:00:00Z", "2024-12-01T00:00:00Z"],
+        "t": ["2026-01-01T00:00:00Z"],
+    }
+    data = b"".join(
+        record(name, {}, time_extracted=time) for name, all_of in times.items() for time in all_of
     )
-    runs = [message for message in read(data) if isinstance(message, RecordRun)]
-    assert [(run.stream, run.last_extracted) for run in runs] == [
-        ("s", b""),
-        ("t", b'"4"'),
-        ("s", b""),
-        ("s", b'"6"'),
+    later = record("s", {}, time_extracted="2023-01-01T00:00:00Z") + record("s", {})
+    runs = read_watched(data + STATE + record("t", {}) + later)
+    assert [(run.stream, list(run.extracted.values())) for run in runs] == [
+        ("s", [b'"2025-01-01T00:00:00Z"']),
+        ("t", [b'"2026-01-01T00:00:00Z"']),
+        ("t", []),
+        ("s", [b'"2023-01-01T00:00:00Z"']),
     ]
+    assert all(run.extracted == {} for run in read(data) if isinstance(run, RecordRun))
+
+
+def read_watched(data: bytes) -> list[RecordRun]:
+    found = read_messages(Source(io.BytesIO(data)), LIMIT, watch_time_extracted=True)
+    return [message for message in found if isinstance(message, RecordRun)]
+
+
+a_form = st.sampled_from(
+    [
+        "%Y-%m-%dT%H:%M:%SZ",
+        "%Y-%m-%d %H:%M:%SZ",
+        "%Y-%m-%dT%H:%M:%S.%fZ",
+        "%Y-%m-%dT%H:%M:%S+02:00",
+        "%Y-%m-%dT%H:%M:%S-05:00",
+        "%Y-%m-%dT%H:%M:%S.%f+00:00",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%dT%H:%M:%S.%f",
+    ]
+)
+a_moment = st.datetimes(datetime(2024, 2, 28), datetime(2024, 3, 2))  # noqa: DTZ001  # its zone is the form's
+
+
+@given(st.lists(st.tuples(a_moment, a_form), min_size=1))
+def test_the_newest_is_kept_whatever_the_form(times: list[tuple[datetime, str]]) -> None:
+    texts = [moment.strftime(form) for moment, form in times]
+    (run,) = read_watched(b"".join(record("s", {}, time_extracted=text) for text in texts))
+    every, kept = Changes(), Changes()
+    every.note_extraction("s", [b'"%b"' % text.encode() for text in texts])
+    kept.note_extraction("s", run.extracted.values())
+    assert kept == every
+    assert len(run.extracted) <= len({form for _, form in times})
 
 
 def test_no_input_is_no_message() -> None:

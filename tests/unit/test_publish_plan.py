@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from target_celonis.errors import SettingsError
 from target_celonis.publish_plan import Extent, Knowledge, TableKey, choose, due, key_of, named
 from target_celonis.publish_rules import DataModelRule, Reload
-from target_celonis.publishing_api import GOOD_LOADS, DataModel, ModelTable
+from target_celonis.publishing_api import DataModel, ModelTable
 
 ORDERS = ModelTable("1", "Orders", None)
 ITEMS = ModelTable("2", "ITEMS", "erp", alias="Order items")
@@ -25,9 +25,11 @@ def keys(*names: str, connection: str | None = None) -> frozenset[TableKey]:
     return frozenset(TableKey.of(connection, name) for name in names)
 
 
-SURE = Knowledge(keys("orders"), is_certain=True, kinds=KINDS)
+SURE = Knowledge(keys("orders"), doubt=None, kinds=KINDS)
+DOUBT = {"doubt": "no earlier publish is noted"}
 AUTO = DataModelRule("m")
 PARTIAL = DataModelRule("m", Reload.PARTIAL)
+BAD = {"ERROR", "CANCELED"}
 
 
 def chosen(
@@ -52,15 +54,20 @@ NOTHING = (Extent.NOTHING, "")
         ({"changed": keys()}, NOTHING),
         ({"changed": keys(), "is_asked_for": True}, ALL),
         ({"is_asked_for": True}, (Extent.PART, "1")),
+        ({"is_asked_for": True, "is_open": True}, ALL),
         ({"after_jobs": True}, ALL),
         ({"after_jobs": True, "changed": keys()}, ALL),
-        ({"is_certain": False}, ALL),
+        (DOUBT, ALL),
+        (DOUBT | {"changed": keys()}, ALL),
         ({"is_loaded": False}, ALL),
         ({"kinds": None}, ALL),
         ({"kinds": KINDS | {key_of(VIEW): "VIEW"}}, ALL),
         ({"kinds": KINDS | {key_of(VIEW): None}}, ALL),
         ({"kinds": {key_of(ORDERS): "TABLE"}}, ALL),
         ({"kinds": KINDS | {key_of(VIEW): "VIEW"}, "changed": keys()}, NOTHING),
+        ({"kinds": KINDS | {key_of(VIEW): "VIEW"}, "changed": keys("elsewhere")}, ALL),
+        ({"kinds": None, "changed": keys("elsewhere")}, ALL),
+        ({"changed": keys("elsewhere")}, NOTHING),
         ({"changed": keys("orders", "activities") | keys("items", connection="erp")}, ALL),
     ],
 )
@@ -74,10 +81,16 @@ def test_auto_is_partial_only_where_that_is_surely_enough(
     ("tables", "known", "wanted"),
     [
         ((), {}, (Extent.PART, "1")),
-        ((), {"after_jobs": True, "is_certain": False, "kinds": None}, (Extent.PART, "1")),
+        ((), {"after_jobs": True, "kinds": None}, (Extent.PART, "1")),
+        ((), DOUBT, ALL),
+        ((), DOUBT | {"changed": keys()}, ALL),
+        ((), {"is_asked_for": True}, (Extent.PART, "1")),
+        ((), {"is_asked_for": True, "is_open": True}, (Extent.PART, "1")),
+        ((), {"is_asked_for": True, "changed": keys()}, ALL),
         ((), {"changed": keys()}, NOTHING),
         ((), {"changed": keys(), "is_loaded": False}, ALL),
         (("activities",), {}, (Extent.PART, "3")),
+        (("activities",), DOUBT, (Extent.PART, "3")),
         (("ORDER ITEMS", "Activities"), {"changed": keys()}, (Extent.PART, "2 3")),
         (("items", "Order items"), {}, (Extent.PART, "2")),
     ],
@@ -102,25 +115,28 @@ def test_a_table_that_the_model_has_not() -> None:
     others=st.booleans(),
     kinds=st.none()
     | st.dictionaries(st.sampled_from(list(KINDS)), st.sampled_from(["TABLE", "VIEW"])),
+    doubt=st.sampled_from([None, "there is a doubt"]),
     flags=st.tuples(*[st.booleans()] * 4),
 )
 def test_auto_never_leaves_out_what_may_have_changed(
     changed: frozenset[TableKey],
     others: bool,
     kinds: dict[TableKey, str | None] | None,
+    doubt: str | None,
     flags: tuple[bool, bool, bool, bool],
 ) -> None:
-    is_certain, after_jobs, is_asked_for, is_loaded = flags
+    after_jobs, is_asked_for, is_open, is_loaded = flags
     all_changed = changed | (keys("elsewhere") if others else keys())
-    knowledge = Knowledge(all_changed, is_certain, after_jobs, is_asked_for, kinds)
+    knowledge = Knowledge(all_changed, doubt, after_jobs, is_asked_for, is_open, kinds)
     choice = choose(AUTO, MODEL, knowledge, is_loaded=is_loaded)
     left_out = [t for t in MODEL.tables if t not in choice.tables]
     assert not {key_of(table) for table in left_out} & changed
     if left_out:
-        assert is_certain
+        assert doubt is None
         assert is_loaded
         assert not after_jobs
-    if left_out and changed:
+        assert not is_open
+    if left_out and all_changed:
         assert {(kinds or {}).get(key_of(table)) for table in left_out} == {"TABLE"}
     assert choice.reason
 
@@ -131,18 +147,21 @@ def test_auto_never_leaves_out_what_may_have_changed(
         ({}, "SUCCESS", "these tables changed: orders"),
         ({"changed": keys()}, "SUCCESS", None),
         ({"changed": keys()}, "WARNING", None),
-        ({"changed": keys()}, "ERROR", "the last load of data model m is ERROR"),
-        ({"changed": keys()}, "RUNNING", "the last load of data model m is RUNNING"),
+        ({"changed": keys()}, "ERROR", "the last load of data model m did not end well"),
+        ({"changed": keys()}, "CANCELED", "the last load of data model m did not end well"),
+        ({"changed": keys()}, "RUNNING", None),
+        ({"changed": keys()}, "LOST_CONNECTION", None),
         ({"changed": keys()}, None, "data model m was never loaded"),
-        ({"changed": keys(), "is_certain": False}, "SUCCESS", "no earlier publish is noted"),
+        ({"changed": keys(), "doubt": "so it is"}, "SUCCESS", "so it is"),
+        ({"doubt": "so it is"}, "ERROR", "so it is"),
         ({"changed": keys(), "is_asked_for": True}, "SUCCESS", "it is asked for"),
     ],
 )
 def test_when_something_is_due(
     known: dict[str, Any], status: str | None, reason: str | None
 ) -> None:
-    assert due(replace(SURE, **known), {"m": status}, GOOD_LOADS) == reason
-    assert (due(replace(SURE, **known), {}, GOOD_LOADS) is None) == (
+    assert due(replace(SURE, **known), {"m": status}, BAD) == reason
+    assert (due(replace(SURE, **known), {}, BAD) is None) == (
         known.get("changed") == keys() and len(known) == 1
     )
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
+from target_celonis import limits
 from target_celonis.clock import FakeClock, StoppedError
-from target_celonis.errors import LimitError, OutcomeUnknownError, RemoteError
+from target_celonis.errors import AccessError, LimitError, OutcomeUnknownError, RemoteError
 from target_celonis.http import Answer
-from target_celonis.remote_run import Conductor, Runnable, Sight
+from target_celonis.remote_run import Conductor, Runnable, Sight, is_another
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,8 +58,8 @@ class Thing:
             raise answer
         return Answer(answer, b"")
 
-    def run(self) -> Sight[None]:
-        conductor = Conductor(self.clock, TIMEOUT_SECONDS)
+    def run(self, timeout_seconds: float = TIMEOUT_SECONDS) -> Sight[None]:
+        conductor = Conductor(self.clock, timeout_seconds)
         runnable = Runnable("The thing", self.look, self.start)
         before, is_unknown = conductor.start(runnable)
         return conductor.finish(runnable, before, is_unknown=is_unknown)
@@ -154,7 +156,7 @@ def test_a_lost_answer_and_no_start(caplog: pytest.LogCaptureFixture) -> None:
     assert "left running" not in caplog.text
 
 
-@pytest.mark.parametrize("error", [StoppedError(), RemoteError("TC-REMOTE-01", "Gone.")])
+@pytest.mark.parametrize("error", [StoppedError(), AccessError("TC-ACCESS-05", "Not you.")])
 def test_what_runs_is_named_when_we_go(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     thing = Thing([OLD, NEW_RUNS, error])
     with pytest.raises(type(error)):
@@ -181,3 +183,111 @@ def test_a_stop_before_it_is_started(
         thing.run()
     assert thing.starts == 0
     assert "left running" not in caplog.text
+
+
+# --- outages
+
+GONE = RemoteError("TC-REMOTE-01", "Nothing answers.")
+
+
+@pytest.mark.parametrize(
+    "sights",
+    [
+        [GONE, OLD, NEW],
+        [OLD_RUNS, GONE, GONE, OLD, NEW],
+        [OLD, *[GONE] * 9, NEW],
+        [OLD, NEW_RUNS, *[GONE] * 20, NEW_RUNS, *[GONE] * 20, NEW],
+    ],
+)
+def test_an_outage_is_borne_and_said_once(
+    sights: list[Sight[None] | Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    outages = sum(seen is GONE and before is not GONE for before, seen in pairwise([OLD, *sights]))
+    thing = Thing(sights)
+    assert thing.run(limits.BLIND_SECONDS * 4) == NEW
+    assert thing.starts == 1
+    said = [r for r in caplog.records if "cannot be looked at just now" in r.getMessage()]
+    assert len(said) == outages
+
+
+def test_an_outage_without_end_while_ours_runs() -> None:
+    thing = Thing([OLD, NEW_RUNS, GONE])
+    with pytest.raises(OutcomeUnknownError, match="The thing was started and goes on") as caught:
+        thing.run(limits.BLIND_SECONDS * 4)
+    assert caught.value.code == "TC-REMOTE-03"
+    assert "Nothing answers." in str(caught.value)
+    assert "Look at it in Celonis" in str(caught.value)
+    assert limits.BLIND_SECONDS <= sum(thing.clock.waits) < limits.BLIND_SECONDS + 60
+
+
+def test_an_outage_that_outlasts_the_deadline() -> None:
+    thing = Thing([OLD, NEW_RUNS, GONE])
+    with pytest.raises(OutcomeUnknownError, match="goes on by itself"):
+        thing.run(60)
+    assert sum(thing.clock.waits) == pytest.approx(60)
+
+
+def test_an_outage_without_end_before_ours_is_started() -> None:
+    thing = Thing([GONE])
+    with pytest.raises(RemoteError, match="Nothing answers") as caught:
+        thing.run(limits.BLIND_SECONDS * 4)
+    assert caught.value.code == "TC-REMOTE-01"
+    assert thing.starts == 0
+
+
+def test_a_start_that_is_not_known_is_not_given_up_in_an_outage() -> None:
+    """What could not be looked at has not been seen to be missing."""
+    thing = Thing([OLD, *[GONE] * 20, NEW], [LOST])
+    assert thing.run() == NEW
+    assert sum(thing.clock.waits) > 60
+
+
+def test_a_stop_in_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    thing = Thing([OLD, NEW_RUNS, GONE])
+    thing.on_look = lambda looks: thing.clock.stop() if looks == 5 else None
+    with pytest.raises(StoppedError):
+        thing.run()
+    assert "left running" in caplog.text
+
+
+# --- whose end it is
+
+
+@pytest.mark.parametrize(
+    ("marker", "before", "wanted"),
+    [
+        (("2", "e"), ("1", "e"), True),
+        (("1", "f"), ("1", "e"), False),
+        ((None, "f"), ("1", "e"), True),
+        (("1", None), ("1", "e"), False),
+        ((None, "e"), ("1", "e"), False),
+        ((None, "e"), ("1", None), None),
+        ((None, None), ("1", "e"), None),
+        (("1", "e"), (None, None), None),
+        ((), (), None),
+    ],
+)
+def test_what_tells_two_runs_apart(
+    marker: tuple[str | None, ...], before: tuple[str | None, ...], wanted: bool | None
+) -> None:
+    assert is_another(marker, before) is wanted
+    assert is_another(before, marker) is wanted
+
+
+def parts(status: str, *marker: str | None) -> Sight[None]:
+    return Sight(status, marker, status in ("QUEUED", "RUNNING"), None)
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        parts("SUCCESS", None, "e1", None),  # the same run, of which less is said
+        parts("SUCCESS", "i1", None, "t1"),
+        parts("SUCCESS", "i1", "e1", "t1"),  # more is said
+        parts("SUCCESS", None, None, "t1"),  # nothing tells whose it is
+    ],
+)
+def test_an_answer_with_other_parts_is_no_other_run(stale: Sight[None]) -> None:
+    before, ours = parts("SUCCESS", "i1", "e1", None), parts("FAIL", "i2", "e2", None)
+    thing = Thing([before, stale, stale, parts("RUNNING", "i2", None, None), ours])
+    assert thing.run() == ours

@@ -511,10 +511,87 @@ def test_a_directory_where_all_may_write_is_mine_alone(
         RunDirectory(None, FakeClock())
 
 
+def make_old(path: Path) -> None:
+    """Have something last been changed two hours ago."""
+    before = path.stat().st_mtime - 7200
+    os.utime(path, (before, before))
+
+
 def test_a_directory_that_was_never_locked_goes_when_it_is_old(tmp_path: Path) -> None:
-    for name in ("run-old-x", "run-fresh-x"):
-        (tmp_path / name).mkdir()
-    two_hours_ago = (tmp_path / "run-old-x").stat().st_mtime - 7200
-    os.utime(tmp_path / "run-old-x", (two_hours_ago, two_hours_ago))
+    old, fresh = (tmp_path / f"run-20240531T120000-{number}-ab_c1" for number in (1, 2))
+    for path in (old, fresh):
+        path.mkdir()
+    make_old(old)
     RunDirectory(tmp_path, FakeClock()).close()
-    assert [path.name for path in tmp_path.glob("run-*")] == ["run-fresh-x"]
+    assert runs(tmp_path) == [fresh]
+
+
+@pytest.mark.parametrize("is_locked", [True, False], ids=["a lock", "no lock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run-2023-results",
+        "run-nightly",
+        "run-",
+        "run-20240531T120000-12",
+        "run-20240531T120000-12-x.bak",
+        "run-20240531-12-x",
+        "my-run-20240531T120000-12-x",
+        "set-aside-run-20240531T120000-12-x",
+    ],
+)
+def test_directories_of_others_are_left_alone(
+    tmp_path: Path, name: str, *, is_locked: bool
+) -> None:
+    """Somebody may name a directory of results as `spool_dir`."""
+    theirs = tmp_path / name / "data"
+    theirs.mkdir(parents=True)
+    (theirs / "precious.csv").write_text("keep")
+    if is_locked:
+        (tmp_path / name / "lock").touch()
+    make_old(tmp_path / name)
+    with running(tmp_path) as run:
+        assert run.dead_runs == []
+    left = {str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*")}
+    assert left == {"data", "data/precious.csv"} | ({"lock"} if is_locked else set())
+
+
+def test_a_directory_without_a_lock_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "run-20240531T120000-12-x"
+    (theirs / "data").mkdir(parents=True)
+    (theirs / "data" / "precious.csv").write_text("keep")
+    make_old(theirs)
+    with running(tmp_path):
+        pass
+    assert (theirs / "data" / "precious.csv").read_text() == "keep"
+
+
+def test_directories_of_this_program_are_known_by_their_names(tmp_path: Path) -> None:
+    """Else none that is dead would ever go."""
+    for _ in range(50):
+        run = RunDirectory(tmp_path, FakeClock())
+        run.journal.close()
+        os.close(run._lock)  # as a kill leaves it
+    with running(tmp_path) as following:
+        assert runs(tmp_path) == [following.path]
+
+
+@pytest.mark.parametrize("damage", ["torn up", "a link to itself"])
+def test_closing_keeps_a_journal_that_cannot_be_read(tmp_path: Path, damage: str) -> None:
+    """It may name a job; the next run, or a person, finds out."""
+    with running(tmp_path) as run:
+        (run.table_directory("t") / "0001.parquet").write_bytes(b"rows")
+        run.journal.note(Step.JOB_CREATED, **CREATED)
+        if damage == "torn up":
+            with run.journal.path.open("a") as file:
+                file.write("?\n")
+        else:
+            run.journal.path.unlink()
+            run.journal.path.symlink_to(NAME)
+    assert {path.name for path in run.path.iterdir()} == {"lock", NAME}
+
+
+def test_closing_removes_what_has_no_journal(tmp_path: Path) -> None:
+    with running(tmp_path) as run:
+        run.journal.path.unlink()
+    assert runs(tmp_path) == []

@@ -111,6 +111,11 @@ class Pushing:
         notes = TableNotes(self._directory, (POOL, connection or ""))
         return DataPush(celonis, config, jobs, budget, notes)
 
+    def use_submits(self, count: int, per_hour: int) -> None:
+        """Have another run of this machine use submits of the hour."""
+        budget = SubmitBudget(self._directory, "team", per_hour, self._clock)
+        assert [budget.take() for _ in range(count)] == [None] * count
+
     def task(
         self,
         *chunks: Sequence[dict[str, Any]],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,9 +130,13 @@ def test_among_several_candidates_none_is_touched_and_all_are_named(
 ) -> None:
     Creating(wire, 1, Reply(502))
     task, route = pushing.task(), pushing.route()
-    listing = route.look()
-    wire.jobs.append(listed("of-another-run"))
-    push = route.open(task, listing)
+
+    def watch(request: Seen) -> None:
+        if request.kind == "create" and len(wire.jobs) == 1:  # at the same moment as ours
+            wire.jobs.append(listed("of-another-run"))
+
+    wire.watch = watch
+    push = route.open(task, route.look())
     assert deleted(wire) == []
     said = [r.getMessage() for r in caplog.records if "of nobody" in r.getMessage()]
     assert len(said) == 1
@@ -140,11 +146,66 @@ def test_among_several_candidates_none_is_touched_and_all_are_named(
     assert "made-2" not in said[0]
 
 
+@pytest.mark.parametrize("reply", [Reply(502), Reply(504), Reply(drop="read")], ids=repr)
+@pytest.mark.parametrize("arrived", [True, False], ids=["arrived", "never arrived"])
+def test_a_job_that_another_client_made_before_the_create_is_not_touched(
+    wire: WireServer, pushing: Pushing, reply: Reply, *, arrived: bool
+) -> None:
+    """On the same table and of the same type; it came after the look at the pool."""
+    if arrived:
+        Creating(wire, 1, reply)
+    else:
+        wire.answer("create", reply)
+    task, route = pushing.task(), pushing.route()
+    listing = route.look()
+    wire.jobs.append(listed("theirs"))
+    push = route.open(task, listing)
+    assert deleted(wire) == (["made-1"] if arrived else [])
+    route.abort(push)
+    assert "theirs" not in deleted(wire)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["listed before", "not listed before"])
+def test_where_jobs_cannot_be_listed_again_the_first_listing_counts(
+    wire: WireServer, pushing: Pushing, *, known: bool
+) -> None:
+    before = [listed("before")] if known else []
+    theirs = [listed("before")]
+    wire.answer("list", Reply(200, before), Reply(403), Reply(200, theirs))
+    wire.answer("create", Reply(502))
+    push = pushing.open(pushing.task(), pushing.route())
+    assert deleted(wire) == ([] if known else ["before"])
+    assert push.jobs[0].id == "job-1"
+
+
 def test_orphans_that_cannot_be_listed_are_left(wire: WireServer, pushing: Pushing) -> None:
-    wire.answer("list", Reply(200, []), Reply(403))
+    wire.answer("list", Reply(200, []), Reply(200, []), Reply(403))
     wire.answer("create", Reply(502))
     assert pushing.run(pushing.task()).loaded_rows == 1
     assert deleted(wire) == ["job-1"]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_job_whose_creation_cannot_be_noted_is_deleted(
+    wire: WireServer, pushing: Pushing, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """After a kill, the next run would know nothing of it."""
+    if lost:
+        Creating(wire, lost, Reply(502))
+    write = os.write
+
+    def full(file: int, data: bytes) -> int:
+        if b'"job created"' in data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", full)
+    error = failure(lambda: pushing.run(pushing.task()))
+    assert (type(error), error.code) == (LimitError, "TC-LIMIT-02")
+    assert deleted(wire) == ["made-2" if lost else "job-1"]
+    assert wire.of("upload") == wire.of("execute") == []
+    monkeypatch.undo()
+    assert read_account(pushing.journal.path).unsettled == []
 
 
 # --- upload
@@ -358,7 +419,61 @@ def test_an_execute_that_was_never_sent_leaves_the_job_unexecuted(
     assert read_account(pushing.journal.path).unsettled == []
 
 
+def test_an_execute_that_was_never_sent_behind_a_lost_one_leaves_the_job_alone(
+    wire: WireServer, pushing: Pushing, http: Http
+) -> None:
+    """The one that was lost may arrive yet."""
+    task, route = pushing.task(), pushing.route()
+    push = pushing.open(task, route)
+    for chunk in push.jobs[0].chunks:
+        route.send(push.jobs[0], chunk)
+    wire.answer("execute", Reply(504))
+    wire.answer("show", *looks_like(["NEW", "NEW"]))
+    host = http.base_url
+
+    def watch(_: Seen) -> None:
+        if wire.counts()["show"] == 2:
+            http.base_url = "http://127.0.0.1:1"  # nobody listens
+
+    wire.watch = watch
+    with pytest.raises(RemoteError, match="TC-REMOTE-01"):
+        route.commit(push)
+    wire.watch = None
+    http.base_url = host
+    route.abort(push)
+    assert wire.counts()["execute"] == 1
+    assert deleted(wire) == []
+    assert [job.executed for job in read_account(pushing.journal.path).unsettled] == [True]
+
+
+@pytest.mark.parametrize("now", ["QUEUED", "RUNNING", "DONE"])
+def test_an_execute_that_was_taken_though_the_answer_is_a_fault_with_a_reference(
+    wire: WireServer, pushing: Pushing, now: str
+) -> None:
+    wire.answer("execute", Reply(500, {"reference": "ref-9", "message": "late"}))
+    wire.answer("show", *looks_like([now]))
+    assert pushing.run(pushing.task(keys=())).loaded_rows == 1
+    assert wire.counts()["execute"] == wire.counts()["create"] == 1
+    kinds = wire.kinds()
+    assert kinds.index("delete") > kinds.index("show")
+    assert ("done", "job-1") in pushing.noted()
+
+
 # --- 409 and 429
+
+
+@pytest.mark.parametrize("reply", [Reply(409), Reply(429)], ids=repr)
+def test_a_wait_for_the_hour_is_not_charged_to_the_deadline(
+    wire: WireServer, pushing: Pushing, clock: FakeClock, reply: Reply
+) -> None:
+    clock.seconds = 3600.0 * 400_000 + 60
+    pushing.use_submits(2, 2)
+    wire.answer("execute", reply)
+    wire.answer("show", status("NEW" if reply.status == 409 else "DONE"))
+    route = pushing.route(submits_per_hour=2, wait_timeout_minutes=5)
+    assert pushing.run(pushing.task(), route).loaded_rows == 1
+    assert 0 <= clock.seconds - 3600.0 * 400_001 < 60
+    assert wire.counts()["execute"] == 2
 
 
 def test_409_without_a_job_of_ours_backs_off_and_is_said_once(
@@ -410,9 +525,10 @@ def test_429_of_one_table_lets_all_wait(
     failure(lambda: pushing.run(pushing.task(), route))
     assert clock.seconds - started >= 40
     wire.answer("execute", Reply(429, headers=(("Retry-After", "500"),)))
+    wire.answer("execute", Reply(429, headers=(("Retry-After", "500"),)))
     narrow = pushing.route(wait_timeout_minutes=5)
     error = failure(lambda: pushing.run(pushing.task(), narrow))
-    assert (error.code, error.exit_code) == ("TC-LIMIT-01", 7)
+    assert (error.code, error.exit_code) == ("TC-LIMIT-08", 7)
 
 
 @pytest.mark.parametrize("on_limit", ["wait", "fail"])
