@@ -140,6 +140,7 @@ class Pusher:
     def close(self) -> None:
         """Start nothing more, let what runs come to its end, and delete jobs not executed."""
         self._stopping = True
+        self._route.end()
         for pool in (self._coordinator, self._pushes, self._uploads):
             pool.shutdown(wait=True, cancel_futures=pool is self._coordinator)
 

@@ -785,6 +785,27 @@ def test_a_failure_of_all_ends_a_wait_for_submits(
     assert clock.seconds % 3600 <= 60 + 61  # it did not wait on for the hour
 
 
+def test_who_closes_ends_a_wait_for_submits(
+    wire: WireServer, http: Http, config: MakeConfig, tmp_path: Path
+) -> None:
+    """As when the input turns out to be bad: nobody waits an hour to be told."""
+    clock = HeldClock()
+    pushing = Pushing(http, clock, config, tmp_path)
+    pushing.use_submits(1, 1)
+    pusher = Pusher(pushing.route(submits_per_hour=1), 2)
+    pusher.start([pushing.task(keys=())])
+    assert clock.waited_for.wait(20)
+    closing = threading.Thread(target=pusher.close)
+    closing.start()
+    while not pushing.submits._is_ending:
+        threading.Event().wait(0.001)
+    clock.may.set()
+    closing.join(30)
+    assert wire.of("execute") == []
+    assert [job_of(request) for request in wire.of("delete")] == ["job-1"]
+    assert clock.seconds % 3600 <= 60 + 61
+
+
 def test_nothing_is_appended_behind_an_append_that_failed(
     wire: WireServer, pushing: Pushing
 ) -> None:
