@@ -797,8 +797,11 @@ def test_who_closes_ends_a_wait_for_submits(
     assert clock.waited_for.wait(20)
     closing = threading.Thread(target=pusher.close)
     closing.start()
-    while not pushing.submits._is_ending:
+    for _ in range(5_000):
+        if pushing.submits._is_ending:
+            break
         threading.Event().wait(0.001)
+    assert pushing.submits._is_ending
     clock.may.set()
     closing.join(30)
     assert wire.of("execute") == []
