@@ -80,7 +80,7 @@ RETRY_TRIES = 6
 RETRY_LONGEST_SECONDS = 30.0
 """Tries of a request that may be repeated, and the longest pause between two."""
 
-STOPPING_TRIES = 2
+STOPPING_TRIES = 3
 """Tries after a signal: who sent it will not wait for long."""
 
 ANSWER_LIMIT_BYTES = 32_000_000
