@@ -590,7 +590,7 @@ def limited(tmp_path: Path, switched: Switched) -> Story:
     """Tell a story with keys that may not do everything."""
     keys = {"push": "push", "look": ["read", "push"], "edit": ["read", "push", "edit"]}
     keys["publish"] = ["read", "edit", "manage"]
-    setup = tmp_path / "keys.json"
+    setup = tmp_path / "emulator-config.json"
     listed = [{"key": f"{name}-key", "permissions": {"*": p}} for name, p in keys.items()]
     setup.write_text(json.dumps({"keys": listed, "pools": [{"id": "local"}]}))
     story = switched("--config", str(setup))

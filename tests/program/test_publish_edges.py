@@ -380,7 +380,7 @@ def test_the_report_of_the_publish_step_alone(story: Story, tmp_path: Path) -> N
 
 def test_an_application_key_without_the_permission(tmp_path: Path, switched: Switched) -> None:
     """The kind of key that was accepted is kept; what it lacks is named."""
-    setup = tmp_path / "keys.json"
+    setup = tmp_path / "emulator-config.json"
     keys = [{"key": "app-push-key", "kind": "app", "permissions": {"*": ["push"]}}]
     setup.write_text(json.dumps({"keys": keys, "pools": [{"id": "local"}]}))
     story = switched("--config", str(setup))
