@@ -18,6 +18,7 @@ the pauses: to try once more in a later hour costs an answer, not to try might c
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from target_celonis import limits
 from target_celonis.errors import unwritable
+from target_celonis.file_locks import try_lock
 from target_celonis.owner_only import owner_only
 
 if TYPE_CHECKING:
@@ -402,17 +404,8 @@ def _seconds(text: str) -> float:
 
 def _wait_for(fd: int) -> None:
     """Take the lock of a file as soon as it is free."""
-    try:
-        import fcntl  # absent on Windows, where the runs of one process count together
-    except ImportError:
-        return
     end = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:  # a process that was stopped while it held the lock
-                raise
-            time.sleep(_LOCK_POLL_SECONDS)  # real time: the lock is of other processes
-        else:
-            return
+    while not try_lock(fd):
+        if time.monotonic() > end:  # a process that was stopped while it held the lock
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        time.sleep(_LOCK_POLL_SECONDS)  # real time: the lock is of other processes

@@ -139,16 +139,14 @@ class Celonis:
 
     def list_jobs(self) -> list[PushJob]:
         """Return the pool's push jobs."""
-        answer = expect(self._http.get(self._jobs), "list the push jobs of the data pool")
-        return [_push_job(entry) for entry in _list_of_objects(answer)]
+        return _push_jobs(self._http.get(self._jobs))
 
     def list_jobs_if_allowed(self) -> list[PushJob] | None:
         """Return the pool's push jobs; None when the key may not list them."""
         answer = self._http.get(self._jobs)
         if answer.status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
             return None
-        answer = expect(answer, "list the push jobs of the data pool")
-        return [_push_job(entry) for entry in _list_of_objects(answer)]
+        return _push_jobs(answer)
 
     def create_job(self, spec: JobSpec) -> PushJob:
         """Create a push job; nothing touches the table yet.
@@ -267,6 +265,11 @@ def _list_of_objects(answer: Answer) -> Sequence[dict[str, Any]]:
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise _unexpected("a list")
     return content
+
+
+def _push_jobs(answer: Answer) -> list[PushJob]:
+    answer = expect(answer, "list the push jobs of the data pool")
+    return [_push_job(entry) for entry in _list_of_objects(answer)]
 
 
 def _push_job(entry: Any) -> PushJob:  # unchecked JSON

@@ -137,6 +137,16 @@ class Deadline:
         return self._clock.monotonic() >= self._end
 
 
+def wait_or_stop(clock: Clock, seconds: float) -> None:
+    """Wait.
+
+    Raises:
+        StoppedError: The run is to stop.
+    """
+    if clock.wait(seconds):
+        raise StoppedError
+
+
 def growing_pauses(first_seconds: float, longest_seconds: float) -> Iterator[float]:
     """Yield pauses that grow by half from one to the next."""
     pause = first_seconds

@@ -28,6 +28,7 @@ from target_celonis.errors import (
     TargetCelonisError,
 )
 from target_celonis.journal import Step
+from target_celonis.say_once import SayOnce
 from target_celonis.waits import Blindness
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class PushJobs:
         self._inherited = set(inherited)
         self._ours: set[str] = set()
         self._settled_tables: set[str] = set()
-        self._said: set[str] = set()
+        self._say_once = SayOnce()
 
     # --- what is there already
 
@@ -346,11 +347,6 @@ class PushJobs:
             f"{self._config.wait_timeout_seconds / 60:.0f} minutes; its status is {job.status}.",
             "It goes on by itself. Look at it in Celonis, or raise `wait_timeout_minutes`.",
         )
-
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            logger.info("%s", line)
 
 
 def _lost_sight(job_id: str, error: RemoteError) -> OutcomeUnknownError:

@@ -20,6 +20,7 @@ from target_celonis.holdings import Holdings
 from target_celonis.pusher import FailedPush
 from target_celonis.report import StreamReport, check_sums
 from target_celonis.route import PushTask, Receipt
+from target_celonis.say_once import SayOnce
 from target_celonis.stream import Stream, unproven_end
 from target_celonis.stream_rules import LoadMethod
 from target_celonis.table import plan_table
@@ -81,7 +82,7 @@ class Loader:
         self._holdings = Holdings(config.memory_limit_bytes // _BUFFER_SHARE)
         self._checkpoint_at = self._progress_at = self._ask_again_at = clock.monotonic()
         self._read_rows = 0
-        self._said: set[str] = set()
+        self._say_once = SayOnce()
         self._removed: dict[str, StreamReport] = {}
         self._begun: dict[str, int] = {}
         self._syncing: tuple[str | None] | None = None
@@ -477,11 +478,6 @@ class Loader:
             reports.append(report)
         check_sums(reports)
         return reports
-
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            logger.info("%s", line)
 
 
 def _say_renamed(plan: TablePlan, said: Mapping[str, str]) -> None:

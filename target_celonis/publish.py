@@ -97,8 +97,12 @@ class Publisher:
 
     def owed(self, tables: Collection[str] = ()) -> frozenset[TableKey]:
         """Return the tables that are to be published; names are those of more that changed."""
+        return self._changed(self._notes.earlier(), tables)
+
+    def _changed(self, earlier: Earlier, tables: Collection[str]) -> frozenset[TableKey]:
+        """Return what changed: owed by earlier runs, pushed by this one, or named."""
         named_now = {TableKey.of(self._celonis.connection_id, name) for name in tables}
-        return self._notes.earlier().owed | self.changes.tables | named_now
+        return earlier.owed | self.changes.tables | named_now
 
     def owe(self, tables: Collection[TableKey]) -> None:
         """Note that tables are owed, after a publish that may have come too early for them."""
@@ -164,14 +168,13 @@ class Publisher:
         is_asked_for: bool,
     ) -> Knowledge:
         """Gather what is known before anything is done."""
-        named_now = {TableKey.of(self._celonis.connection_id, name) for name in tables}
         doubts = [fate.fault for fate in fates if fate.fault is not None]
         if earlier.is_begun:
             doubts.insert(0, "another publish was begun since the one that is noted")
         if not earlier.is_known:
             doubts.insert(0, "no earlier publish is noted")
         return Knowledge(
-            changed=frozenset(earlier.owed | self.changes.tables | named_now),
+            changed=self._changed(earlier, tables),
             doubt=doubts[0] if doubts else None,
             after_jobs=bool(self._config.data_jobs),
             is_asked_for=is_asked_for or self._config.publish_on == "always",

@@ -8,8 +8,6 @@ models, what is noted.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from contextlib import contextmanager, suppress
@@ -17,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from target_celonis import limits
 from target_celonis.celonis import TERMINAL, JobStatus
-from target_celonis.clock import Deadline, StoppedError, growing_pauses
+from target_celonis.clock import Deadline, growing_pauses, wait_or_stop
 from target_celonis.errors import LimitError
+from target_celonis.file_locks import try_lock
+from target_celonis.fingerprint import fingerprint
 from target_celonis.publish_plan import TableKey
 from target_celonis.waits import Blindness
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from target_celonis.celonis import Celonis, PushJob
     from target_celonis.clock import Clock
-    from target_celonis.errors import RemoteError
 
 logger = logging.getLogger("target-celonis")
 
@@ -55,8 +54,7 @@ class PublishGate:
         self._celonis = celonis
         self._clock = clock
         self._timeout_seconds = timeout_seconds
-        name = hashlib.sha256(json.dumps(list(place)).encode()).hexdigest()[:32]
-        self._path = spool_dir / "publish" / f"turn-{name}"
+        self._path = spool_dir / "publish" / f"turn-{fingerprint(place)}"
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -78,15 +76,10 @@ class PublishGate:
                 os.close(descriptor)
 
     def _take(self, descriptor: int) -> None:
-        try:
-            import fcntl  # absent on Windows, where runs publish side by side
-        except ImportError:
-            return
         deadline = Deadline(self._clock, self._timeout_seconds)
         said = False
         for pause in growing_pauses(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
-            with suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if try_lock(descriptor):
                 return
             if not said:
                 logger.info("Another run on this machine publishes; its end is waited for.")
@@ -98,7 +91,7 @@ class PublishGate:
                     f"{self._timeout_seconds / 60:g} minutes.",
                     "Look at that run, or raise `wait_timeout_minutes`. The next run publishes.",
                 )
-            self._wait(min(pause, deadline.remaining_seconds()))
+            wait_or_stop(self._clock, min(pause, deadline.remaining_seconds()))
 
     def await_pushes(self, tables: Collection[TableKey]) -> bool:
         """Wait until no push job is under way on any of the tables.
@@ -114,7 +107,7 @@ class PublishGate:
         if not tables:
             return True
         deadline = Deadline(self._clock, self._timeout_seconds)
-        blind = Blindness(self._clock, "The data pool's push jobs", _lost_sight)
+        blind = Blindness(self._clock, "The data pool's push jobs")
         said: set[str] = set()
         listed: list[PushJob] | None = []
         for pause in growing_pauses(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
@@ -142,7 +135,7 @@ class PublishGate:
                         said.add(job.id)
                 if deadline.passed():
                     raise self._late(under_way[0])
-            self._wait(min(pause, deadline.remaining_seconds()))
+            wait_or_stop(self._clock, min(pause, deadline.remaining_seconds()))
         raise AssertionError  # the pauses have no end
 
     @staticmethod
@@ -161,12 +154,3 @@ class PublishGate:
             "It goes on by itself. Look at it in Celonis, or raise `wait_timeout_minutes`. The "
             "next run publishes.",
         )
-
-    def _wait(self, seconds: float) -> None:
-        if self._clock.wait(seconds):
-            raise StoppedError
-
-
-def _lost_sight(error: RemoteError) -> RemoteError:
-    """Return the error for push jobs that cannot be listed: nothing of ours is under way."""
-    return error

@@ -16,7 +16,6 @@ was known, never more. Must not know: what publishing is.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -25,10 +24,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from target_celonis.errors import unwritable
+from target_celonis.file_locks import try_lock
+from target_celonis.fingerprint import fingerprint
+from target_celonis.owner_only import owner_only
 from target_celonis.publish_plan import TableKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 Left = dict[str, tuple[str | None, ...]]
@@ -71,8 +73,8 @@ class PublishNotes:
         self, spool_dir: Path, place: Sequence[Any], published: Sequence[Any] | None = ()
     ) -> None:
         self._base = spool_dir / "publish"
-        self._pool = _digest(place)
-        self._list = None if published is None else f"{self._pool}-{_digest(published)}"
+        self._pool = fingerprint(place)
+        self._list = None if published is None else f"{self._pool}-{fingerprint(published)}"
         self._directory = self._base / (self._list or self._pool)
         self._published = self._directory / "published.json"
         self._name = _new_name()
@@ -224,7 +226,7 @@ class PublishNotes:
         note = {"identity": identity, "left": left}
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(part, "w", encoding="utf-8", opener=_private) as file:
+            with open(part, "w", encoding="utf-8", opener=owner_only) as file:
                 json.dump(note, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -275,10 +277,6 @@ def _new_name() -> str:
     return f"owed-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
 
 
-def _digest(parts: Iterable[Any]) -> str:
-    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:32]
-
-
 def _write_all(fd: int, line: bytes) -> None:
     if os.write(fd, line) != len(line):
         raise OSError  # a full disk may take a part
@@ -287,16 +285,11 @@ def _write_all(fd: int, line: bytes) -> None:
 def _locked(path: Path, flags: int) -> int | None:
     """Open a note and take its lock; None where another process holds it."""
     fd = os.open(path, flags, 0o600)
-    try:
-        import fcntl  # absent on Windows, where a run cannot be told from a dead one
-    except ImportError:
-        return fd
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held; or a file system without locks, where nothing is taken over
-        os.close(fd)
-        return None
-    return fd
+    with contextlib.suppress(OSError):  # no locks on this file system: nothing is taken over
+        if try_lock(fd):
+            return fd
+    os.close(fd)
+    return None
 
 
 def _read(path: Path) -> bytes:
@@ -315,8 +308,3 @@ def _table(line: bytes) -> TableKey | None:
     if not isinstance(name, str) or not isinstance(connection, str | None):
         return None
     return TableKey.of(connection, name)
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that none but its owner may read."""
-    return os.open(path, flags, 0o600)

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from target_celonis import limits
-from target_celonis.clock import Clock, Deadline, StoppedError, growing_pauses
+from target_celonis.clock import Clock, Deadline, StoppedError, growing_pauses, wait_or_stop
 from target_celonis.errors import (
     LimitError,
     OutcomeUnknownError,
@@ -122,13 +122,13 @@ class Conductor:
             if not said:
                 logger.info("%s is at work already (409); its end is waited for.", thing.name)
                 said = True
-            self._wait(min(pause, deadline.remaining_seconds()))
+            wait_or_stop(self._clock, min(pause, deadline.remaining_seconds()))
         raise self._late(f"{thing.name} was at work already and")
 
     def _await_idle(self, thing: Runnable[Found], deadline: Deadline) -> Sight[Found]:
         said = False
         sight: Sight[Found] | None = None
-        blind = Blindness(self._clock, thing.name, lambda error: error)  # nothing of ours runs
+        blind = Blindness(self._clock, thing.name)  # nothing of ours runs
         for pause in growing_pauses(limits.POLL_FIRST_SECONDS, limits.POLL_LONGEST_SECONDS):
             with blind.borne(may_last=not deadline.passed()):
                 sight = thing.look()
@@ -142,7 +142,7 @@ class Conductor:
                     said = True
                 if deadline.passed():
                     raise self._late(f"{thing.name} was at work already, is {sight.status}, and")
-            self._wait(min(pause, deadline.remaining_seconds()))
+            wait_or_stop(self._clock, min(pause, deadline.remaining_seconds()))
         raise AssertionError  # the pauses have no end
 
     def finish(
@@ -197,12 +197,8 @@ class Conductor:
             if progress.passed():
                 logger.info("%s is %s.", thing.name, sight.status)
                 progress = Deadline(self._clock, _PROGRESS_SECONDS)
-            self._wait(min(pause, deadline.remaining_seconds()))
+            wait_or_stop(self._clock, min(pause, deadline.remaining_seconds()))
         raise AssertionError  # the pauses have no end
-
-    def _wait(self, seconds: float) -> None:
-        if self._clock.wait(seconds):
-            raise StoppedError
 
     def _late(self, subject: str) -> LimitError:
         return LimitError(

@@ -109,6 +109,7 @@ class Run:
         self._clock = SystemClock()
         self._signals = Signals(self._clock)
         self._waits = Waits()
+        self._waiter = Waiter(self._clock, self._waits)
         self._started_at = self._clock.now()
         self._run_id = ""
         self._loader: Loader | None = None
@@ -136,16 +137,8 @@ class Run:
         """
         if sys.stdout is None:
             raise _no_stdout()
-        if self._config.report_path is not None:
-            check_report_path(self._config.report_path)
-        with self._protected():
-            try:
-                seen = self._load(file)
-            except Exception as error:
-                self._report(as_error(error))
-                raise
-            self._report(None)
-            return seen
+        with self._reported():
+            return self._load(file)
 
     def _load(self, file: IO[Any] | None) -> Counter[str]:
         with self._opened([]) as (directory, celonis):
@@ -153,15 +146,14 @@ class Run:
                 inherited = settle_dead_runs(directory.dead_runs, celonis, directory.journal)
             self._notices += inherited.notices
             budget = self._budget(directory)
-            waiter = Waiter(self._clock, self._waits)
             journal = directory.journal
-            self._submits = Submits(celonis, self._config, journal, budget, waiter)
+            self._submits = Submits(celonis, self._config, journal, budget, self._waiter)
             jobs = PushJobs(
                 celonis,
                 self._config,
                 journal,
                 submits=self._submits,
-                waiter=waiter,
+                waiter=self._waiter,
                 inherited=inherited.running_job_ids,
             )
             notes = TableNotes(directory.base, self._place())
@@ -184,22 +176,13 @@ class Run:
         Raises:
             TargetCelonisError: One of them failed.
         """
-        if self._config.report_path is not None:
-            check_report_path(self._config.report_path)
-        with self._protected():
-            try:
-                with (
-                    self._opened([], preflight_to_publish) as (directory, celonis),
-                    self._publisher(directory, celonis) as publishes,
-                ):
-                    self._run_id = directory.path.name
-                    self._publish(
-                        publishes, directory, celonis, _PUBLISHING, tables, is_asked_for=True
-                    )
-            except Exception as error:
-                self._report(as_error(error))
-                raise
-            self._report(None)
+        with (
+            self._reported(),
+            self._opened([], preflight_to_publish) as (directory, celonis),
+            self._publisher(directory, celonis) as publishes,
+        ):
+            self._run_id = directory.path.name
+            self._publish(publishes, directory, celonis, _PUBLISHING, tables, is_asked_for=True)
 
     def _publish(
         self,
@@ -217,8 +200,7 @@ class Run:
         gate = PublishGate(
             celonis, self._clock, self._config.wait_timeout_seconds, directory.base, self._place()
         )
-        waiter = Waiter(self._clock, self._waits)
-        with self._heard(when_stopped), waiter.timed("publishing"), gate.turn():
+        with self._heard(when_stopped), self._waiter.timed("publishing"), gate.turn():
             owed = publishes.owed(tables)
             is_known = gate.await_pushes(owed)
             try:
@@ -268,6 +250,19 @@ class Run:
             click.echo(line)
         if keep is not None:
             click.echo(f"The chunks are in {keep}")
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Run under protection, and write the report however that ends."""
+        if self._config.report_path is not None:
+            check_report_path(self._config.report_path)
+        with self._protected():
+            try:
+                yield
+            except Exception as error:
+                self._report(as_error(error))
+                raise
+            self._report(None)
 
     @contextmanager
     def _protected(self) -> Iterator[None]:

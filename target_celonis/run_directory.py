@@ -21,8 +21,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
-import hashlib
-import json
 import logging
 import os
 import re
@@ -35,6 +33,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from target_celonis.errors import LimitError, unwritable
+from target_celonis.file_locks import try_lock
+from target_celonis.fingerprint import fingerprint
 from target_celonis.journal import NAME, Account, Journal, NoJournalError, Step, read_account
 
 if TYPE_CHECKING:
@@ -188,9 +188,7 @@ class RunDirectory:
     def _take_dead_run(self, path: Path, lock: int) -> None:
         account = Account()
         try:
-            for entry in path.iterdir():
-                if entry.is_dir():
-                    shutil.rmtree(entry, ignore_errors=True)
+            _remove_rows(path)
             account = read_account(path / NAME)
         except FileNotFoundError:
             pass  # it was killed before it began
@@ -230,8 +228,7 @@ class RunDirectory:
             import fcntl  # absent on Windows, where nobody is kept out
         except ImportError:
             return
-        name = json.dumps([*self._place, table.casefold()])
-        byte = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+        byte = int(fingerprint([*self._place, table.casefold()])[:14], 16)
         try:
             if self._locks is None:
                 self._locks = os.open(self.base / "locks", os.O_CREAT | os.O_RDWR, 0o600)
@@ -316,18 +313,14 @@ def _lock(run: Path) -> int | None:
     """Take the lock of a run directory; None where another process holds it."""
     fd = os.open(run / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        import fcntl  # absent where there is no such lock; dead runs are left lying there
-    except ImportError:
+        is_ours = try_lock(fd)
+    except OSError:  # a file system without locks: no run on it could be told from a dead one
+        os.close(fd)
+        raise
+    if is_ours:
         return fd
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError:
-        os.close(fd)
-        raise  # a file system without locks: no run on it could be told from a dead one
-    return fd
+    os.close(fd)
+    return None
 
 
 def _make_run(base: Path) -> tuple[Path, int]:

@@ -29,6 +29,7 @@ from target_celonis.errors import (
 )
 from target_celonis.http import expect, rate_limit_pause
 from target_celonis.journal import Step
+from target_celonis.say_once import SayOnce
 
 if TYPE_CHECKING:
     from target_celonis.answers import Answer
@@ -80,7 +81,7 @@ class Submits:
         self._one_at_a_time = False
         self._is_ending = False
         self._late_reason = ""
-        self._said: set[str] = set()
+        self._say_once = SayOnce()
 
     def submit(self, table: str, job: OpenJob) -> None:
         """Execute a job when it is its turn; it counts as running until ``ended`` is called.
@@ -262,11 +263,6 @@ class Submits:
         """Take note that a job that was submitted is waited for no more."""
         with self._counting:
             self._running -= 1
-
-    def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            logger.info("%s", line)
 
 
 def _late(table: str, job: OpenJob, reason: str) -> LimitError:

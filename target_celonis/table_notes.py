@@ -10,11 +10,11 @@ no run; it is then as if nothing were known. Must not know: what the notes are u
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from typing import TYPE_CHECKING
 
+from target_celonis.fingerprint import fingerprint
 from target_celonis.owner_only import owner_only
 
 if TYPE_CHECKING:
@@ -54,5 +54,4 @@ class TableNotes:
             part.replace(path)
 
     def _path(self, table: str) -> Path:
-        name = json.dumps([*self._place, table.casefold()])
-        return self._directory / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
+        return self._directory / f"{fingerprint([*self._place, table.casefold()])}.json"

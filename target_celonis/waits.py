@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from target_celonis import limits
-from target_celonis.clock import Deadline, StoppedError
+from target_celonis.clock import Deadline, wait_or_stop
 from target_celonis.errors import RemoteError
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class Waiter:
             StoppedError: The run is to stop.
         """
         with self.timed(cause):
-            if self.clock.wait(seconds):
-                raise StoppedError
+            wait_or_stop(self.clock, seconds)
 
     @contextmanager
     def timed(self, cause: str) -> Iterator[None]:
@@ -86,11 +85,15 @@ class Blindness:
     Args:
         clock: For how long.
         name: What is looked at.
-        lost: Makes the error that ends the wait, of the one that was answered last.
+        lost: Makes the error that ends the wait of the one that was answered last, where that one
+            does not say what goes on.
     """
 
     def __init__(
-        self, clock: Clock, name: str, lost: Callable[[RemoteError], TargetCelonisError]
+        self,
+        clock: Clock,
+        name: str,
+        lost: Callable[[RemoteError], TargetCelonisError] | None = None,
     ) -> None:
         self._clock = clock
         self._name = name
@@ -116,6 +119,6 @@ class Blindness:
                 self._since = Deadline(self._clock, limits.BLIND_SECONDS)
                 logger.warning("%s cannot be looked at just now: %s", self._name, error.message)
             if self._since.passed() or not may_last:
-                raise self._lost(error) from None
+                raise (self._lost(error) if self._lost else error) from None
         else:
             self._since = None
