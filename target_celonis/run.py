@@ -42,6 +42,7 @@ from target_celonis.journal import NoJournalError, read_account
 from target_celonis.lines import Source
 from target_celonis.loader import Loader
 from target_celonis.mapping import StreamMapper, mapped
+from target_celonis.message_parser import read_messages
 from target_celonis.messages import (
     ActivateVersionMessage,
     BatchMessage,
@@ -49,7 +50,6 @@ from target_celonis.messages import (
     RecordRun,
     SchemaMessage,
     StateMessage,
-    read_messages,
 )
 from target_celonis.preflight import Check, preflight, preflight_to_publish
 from target_celonis.publish import Publisher, publisher

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from target_celonis.changes import Changes
 from target_celonis.errors import InputError
 from target_celonis.lines import Source
+from target_celonis.message_parser import read_messages
 from target_celonis.messages import (
     ActivateVersionMessage,
     BatchMessage,
@@ -27,7 +28,6 @@ from target_celonis.messages import (
     RecordRun,
     SchemaMessage,
     StateMessage,
-    read_messages,
 )
 
 if TYPE_CHECKING:
