@@ -88,7 +88,8 @@ _MOST_COUNTS = 10_000
 DELETED_AT = "_sdc_deleted_at"
 """The property that says of a row that it was deleted, and when (Singer SDK)."""
 
-_NOT_DELETED = (b"null", b'""', b"false")
+NOT_DELETED = (b"null", b'""', b"false")
+"""JSON texts of it that say that the row is there."""
 
 
 def convert(
@@ -250,8 +251,7 @@ class _Slice:
 
     def _refuse_too_long(self, column: Column, array: Any) -> None:
         """Refuse a text that its column cannot hold, at once: it can only end in a failure."""
-        longest_octets = pc.max(pc.binary_length(array)).as_py()
-        if longest_octets is None or longest_octets <= column.longest:
+        if not may_be_too_long(column, array):
             return
         too_long = pc.greater(pc.utf8_length(array), column.longest)
         first = pc.index(too_long, True).as_py()  # the value looked for
@@ -268,9 +268,17 @@ class _Slice:
             )
 
 
+def may_be_too_long(column: Column, array: Any) -> bool:  # pyarrow ships no types
+    """Return whether a text could have more characters than its column can be made to hold."""
+    if array.nbytes <= column.longest:
+        return False
+    longest_octets = pc.max(pc.binary_length(array)).as_py()
+    return longest_octets is not None and longest_octets > column.longest
+
+
 def _is_deleted(row: dict[str, msgspec.Raw]) -> bool:
     """Return whether a record says that its row was deleted, however it spells the time."""
-    return DELETED_AT in row and bytes(row[DELETED_AT]) not in _NOT_DELETED
+    return DELETED_AT in row and bytes(row[DELETED_AT]) not in NOT_DELETED
 
 
 def _sentence(text: str) -> str:

@@ -19,7 +19,7 @@ import re
 import stat
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("target-celonis")
 
+M = TypeVar("M")
+
 RUN_RECORDS = 4_000
 """Records of a run, at most: a signal is heard between two runs."""
 
@@ -51,7 +53,9 @@ _SHOWN_CHARACTERS = 300
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def with_batch_files(messages: Iterable[Message], line_limit_bytes: int) -> Iterator[Message]:
+def with_batch_files(
+    messages: Iterable[M | Message], line_limit_bytes: int
+) -> Iterator[M | Message]:
     """Yield messages, behind each BATCH the records of its files.
 
     Raises:

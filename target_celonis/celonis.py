@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from target_celonis import limits
-from target_celonis.contract import ListedColumn
 from target_celonis.errors import OutcomeUnknownError, RemoteError
 from target_celonis.http import Http, expect
 from target_celonis.multipart import FilePart
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from target_celonis.answers import Answer
+    from target_celonis.contract import ListedColumn
 
 
 class JobType(StrEnum):
@@ -287,6 +287,8 @@ def _push_job(entry: Any) -> PushJob:  # unchecked JSON
 
 
 def _listed_column(entry: dict[str, Any]) -> ListedColumn:
+    from target_celonis.contract import ListedColumn  # with Arrow, which takes long
+
     octets = entry.get("length")
     known = isinstance(octets, int) and octets > 0
     return ListedColumn(

@@ -124,6 +124,7 @@ class Config:
     spool_dir: Path | None
     spool_limit_bytes: int | None
     parallel_uploads: int
+    converter_processes: int | None
     submits_per_hour: int
     on_submit_limit: str
     data_jobs: tuple[DataJobRule, ...]
@@ -242,7 +243,7 @@ def parse(
         auth_method=method,
         api_key=Secret(given["api_key"]) if given["api_key"] else None,
         oauth=_oauth_client(given) if method == "oauth" else None,
-        ca_bundle=_ca_bundle(given["ca_bundle"], environment),
+        ca_bundle=_ca_bundle(given["ca_bundle"], base_url, environment),
         proxy=Secret(given["proxy"]) if given["proxy"] else None,
         data_push_prefix=_prefix(given["data_push_prefix"]),
         load_method=LoadMethod(given["load_method"]),
@@ -266,6 +267,7 @@ def parse(
         spool_dir=Path(given["spool_dir"]) if given["spool_dir"] else None,
         spool_limit_bytes=_gigabytes(given["spool_limit_gb"]),
         parallel_uploads=given["parallel_uploads"],
+        converter_processes=given["converter_processes"],
         submits_per_hour=given["submits_per_hour"],
         on_submit_limit=given["on_submit_limit"],
         data_jobs=data_job_rules(given["data_jobs"], pool_id),
@@ -307,10 +309,15 @@ def _oauth_client(given: Mapping[str, Any]) -> OAuthClient | None:
     )
 
 
-def _ca_bundle(text: str | None, environment: Mapping[str, str]) -> Path | None:
-    """Return the certificates to trust: of the setting, or of the usual variables."""
+def _ca_bundle(text: str | None, base_url: str, environment: Mapping[str, str]) -> Path | None:
+    """Return the certificates to trust: of the setting, or of the usual variables.
+
+    The variables are of no concern where no certificate is looked at, and reading a bundle takes
+    a while.
+    """
     named = {"the setting `ca_bundle`": text}
-    named |= {f"the variable {name}": environment.get(name) for name in _CA_BUNDLE_VARIABLES}
+    if base_url.startswith("https:"):
+        named |= {f"the variable {name}": environment.get(name) for name in _CA_BUNDLE_VARIABLES}
     for source, path in named.items():
         if not path:
             continue

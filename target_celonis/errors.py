@@ -78,6 +78,7 @@ CATALOGUE: dict[str, str] = {
     "TC-LIMIT-06": "The submits of this hour are used up, and `on_submit_limit` is `fail`.",
     "TC-LIMIT-07": "A data job or the load of a data model did not end before the deadline.",
     "TC-LIMIT-08": "Push jobs could not be executed in time: Celonis answers 409 or 429.",
+    "TC-LIMIT-09": "A process that converts records ended early; memory may have run out.",
     "TC-INTERNAL-01": "The counts of the run do not add up.",
     "TC-INTERNAL-02": "An unexpected fault of this program.",
     "TC-SIGNAL-01": "The run was ended by a signal.",

@@ -12,13 +12,20 @@ import io
 import os
 import re
 import select
-from typing import IO, Any
+import time
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
 
 from target_celonis.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BLOCK_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PIPE_BYTES = 1 << 20
+_GATHER_SECONDS = 0.25
+"""How long lines are gathered at most, where they come slowly."""
 _F_SETPIPE_SZ = 1031  # not in fcntl before Python 3.10, Linux only
 
 
@@ -56,15 +63,98 @@ class Source:
             fcntl.fcntl(fd, _F_SETPIPE_SZ, _PIPE_BYTES)
         return fd
 
-    def read(self) -> bytes | None:
-        """Return the next bytes: empty at the end, None when nothing came for a while."""
-        if self._fd is not None:
-            watched = [self._fd] if self._wake_fd is None else [self._fd, self._wake_fd]
-            ready, _, _ = select.select(watched, [], [], self._idle_seconds)
-            if self._fd not in ready:
-                return None
+    def is_ready(self, wait_seconds: float | None = None) -> bool:
+        """Wait a while for bytes, or the end; return whether a read would find them.
+
+        Args:
+            wait_seconds: How long to wait, if not as long as ever.
+        """
+        if self._fd is None:
+            return True
+        watched = [self._fd] if self._wake_fd is None else [self._fd, self._wake_fd]
+        wait = self._idle_seconds if wait_seconds is None else wait_seconds
+        ready, _, _ = select.select(watched, [], [], min(wait, self._idle_seconds))
+        return self._fd in ready
+
+    def read(self, wait_seconds: float | None = None) -> bytes | None:
+        """Return the next bytes: empty at the end, None when nothing came for a while.
+
+        Args:
+            wait_seconds: How long to wait, if not as long as ever.
+        """
+        if not self.is_ready(wait_seconds):
+            return None
         got = self._file.readinto(self._buffer)  # type: ignore[attr-defined]  # raw or BytesIO
         return None if got is None else bytes(memoryview(self._buffer)[:got])
+
+
+class LongLineError(Exception):
+    """A line is longer than may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines.
+
+    Attributes:
+        data: The lines.
+        is_last: Whether the end of the input came behind them, and may have cut the last.
+    """
+
+    data: bytes
+    is_last: bool = False
+
+
+class Blocks:
+    """Gathers whole lines, so that many can be read at a time.
+
+    Args:
+        source: Where the bytes come from.
+        line_limit_bytes: No line may be longer.
+
+    Attributes:
+        aim_bytes: Size of a block, but for the line that its end falls into.
+        is_waited_for: Whether more was there at once when the last block was read: who takes the
+            blocks is slower than who writes them.
+    """
+
+    def __init__(self, source: Source, line_limit_bytes: int) -> None:
+        self.aim_bytes = BLOCK_BYTES
+        self.is_waited_for = False
+        self._source = source
+        self._line_limit_bytes = line_limit_bytes
+
+    def read(self) -> Iterator[Block | None]:
+        """Yield blocks to the end of the input; None whenever nothing came for a while.
+
+        Raises:
+            LongLineError: A line is too long.
+        """
+        held: list[bytes] = []
+        held_bytes = 0
+        has_whole_line = False
+        since = time.monotonic()
+        while (piece := self._source.read(_GATHER_SECONDS if has_whole_line else None)) != b"":
+            if piece is not None:
+                if not held_bytes:
+                    since = time.monotonic()
+                held.append(piece)
+                held_bytes += len(piece)
+                has_whole_line = has_whole_line or b"\n" in piece
+            enough = held_bytes >= self.aim_bytes
+            late = piece is None or time.monotonic() - since >= _GATHER_SECONDS
+            if has_whole_line and (enough or late):
+                self.is_waited_for = enough and not late
+                data = b"".join(held)
+                end = data.rfind(b"\n") + 1
+                held, held_bytes, has_whole_line = [data[end:]], len(data) - end, False
+                since = time.monotonic()
+                yield Block(data if not held_bytes else data[:end])
+            if piece is None:
+                yield None
+            elif not has_whole_line and held_bytes > self._line_limit_bytes:
+                raise LongLineError
+        yield Block(b"".join(held), is_last=True)
 
 
 class LineSplitter:

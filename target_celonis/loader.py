@@ -24,12 +24,15 @@ from target_celonis.say_once import SayOnce
 from target_celonis.stream import Stream, unproven_end
 from target_celonis.stream_rules import LoadMethod
 from target_celonis.table import plan_table
+from target_celonis.typed import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from target_celonis.blocks import Rows
     from target_celonis.clock import Clock
     from target_celonis.config import Config
+    from target_celonis.converters import Converters
     from target_celonis.messages import (
         ActivateVersionMessage,
         RecordRun,
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("target-celonis")
 
 _PROGRESS_SECONDS = 60.0
-_BUFFER_SHARE = 4
+BUFFER_SHARE = 4
 """A quarter of the memory limit is for row groups in the making; the rest is for the line being
 read, sorting keys, and the libraries themselves."""
 
@@ -58,6 +61,7 @@ class Loader:
         pusher: Pushes finished checkpoints.
         clock: Says when a checkpoint is due.
         release: Called with each state that is safe, as its JSON text.
+        converters: Other processes that may hold rows of streams; None where there are none.
 
     Attributes:
         dispatch: Pushes on their way, and states behind them.
@@ -70,7 +74,10 @@ class Loader:
         pusher: Pusher,
         clock: Clock,
         release: Callable[[bytes], None],
+        *,
+        converters: Converters | None = None,
     ) -> None:
+        self._converters = converters
         self._config = config
         self._run_directory = run_directory
         self._pusher = pusher
@@ -79,7 +86,7 @@ class Loader:
         self._streams: dict[str, Stream] = {}
         self._tables: dict[str, str] = {}
         self._ledger = self.dispatch.ledger
-        self._holdings = Holdings(config.memory_limit_bytes // _BUFFER_SHARE)
+        self._holdings = Holdings(config.memory_limit_bytes // BUFFER_SHARE)
         self._checkpoint_at = self._progress_at = self._ask_again_at = clock.monotonic()
         self._read_rows = 0
         self._say_once = SayOnce()
@@ -113,6 +120,13 @@ class Loader:
         elif not known.has_failed:
             self._change(known, message, plan)
 
+    def intake(self, name: str) -> Intake | None:
+        """Return what is to be known of a stream to convert its records."""
+        stream = self._streams.get(name)
+        if stream is None:
+            return None
+        return Intake(name, stream.plan, stream.deletes, stream.refuses_long)
+
     def _begin(self, message: SchemaMessage, plan: TablePlan, settings: StreamSettings) -> None:
         """Take a stream's first SCHEMA."""
         self._claim_table(message.stream, plan.table)
@@ -130,7 +144,12 @@ class Loader:
         if plan.table != settings.table:
             logger.info("Stream %s: its table is named %s.", message.stream, plan.table)
         self._streams[message.stream] = Stream(
-            message, plan, settings, self._config, self._run_directory
+            message,
+            plan,
+            settings,
+            self._config,
+            self._run_directory,
+            converters=self._converters,
         )
 
     def _change(self, known: Stream, message: SchemaMessage, plan: TablePlan) -> None:
@@ -173,12 +192,29 @@ class Loader:
         if stream.has_failed:
             stream.report.read += len(run.records)
             return
-        stream.read_under = self._syncing
         if not run.records:
+            stream.read_under = self._syncing
             stream.last_sequence = max(stream.last_sequence, run.read_to)
             return
-        self._holdings.changing(stream, lambda: stream.take(run))
-        self._read_rows += len(run.records)
+        self._hold(stream, len(run.records), lambda: stream.take(run))
+
+    def rows(self, rows: Rows) -> None:
+        """Take records that are converted.
+
+        Raises:
+            LimitError: The disk is full.
+        """
+        stream = self._streams[rows.stream]
+        if stream.has_failed:
+            stream.report.read += rows.count
+            return
+        self._hold(stream, rows.count, lambda: stream.take_rows(rows))
+
+    def _hold(self, stream: Stream, count: int, take: Callable[[], None]) -> None:
+        """Have a stream take records, and see that memory and disk suffice."""
+        stream.read_under = self._syncing
+        self._holdings.changing(stream, take)
+        self._read_rows += count
         if stream.name in self._begun:
             begun = self._end_beginning(stream.name)
             if stream.waits_for_its_end:

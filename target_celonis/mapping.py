@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,6 +23,7 @@ from singer_sdk.singerlib.json import deserialize_json
 
 from target_celonis.errors import SettingsError
 from target_celonis.messages import RecordRun, SchemaMessage
+from target_celonis.metadata import METADATA_COLUMNS, with_metadata_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,19 +33,6 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.Encoder(decimal_format="number", enc_hook=str).encode
 
-_DATE_TIME = {"type": ["null", "string"], "format": "date-time"}
-_INTEGER = {"type": ["null", "integer"]}
-METADATA_COLUMNS: dict[str, dict[str, Any]] = {
-    "_sdc_extracted_at": _DATE_TIME,
-    "_sdc_received_at": _DATE_TIME,
-    "_sdc_batched_at": _DATE_TIME,
-    "_sdc_deleted_at": _DATE_TIME,
-    "_sdc_sequence": _INTEGER,
-    "_sdc_table_version": _INTEGER,
-    "_sdc_sync_started_at": _INTEGER,
-}
-"""The columns of ``add_record_metadata``, as the Singer SDK names and types them."""
-
 
 class StreamMapper:
     """Changes messages on their way to the loader.
@@ -54,13 +41,16 @@ class StreamMapper:
         config: Settings.
         clock: For the metadata columns.
 
+    Attributes:
+        started_at: When the run began, in milliseconds since 1970.
+
     Raises:
         SettingsError: A stream map cannot be understood.
     """
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._clock = clock
-        self._started_at = round(clock.now() * 1000)
+        self.started_at = round(clock.now() * 1000)
         self._add_metadata = config.add_record_metadata
         self._mapper: PluginMapper | None = None
         if config.mapping:
@@ -107,6 +97,11 @@ class StreamMapper:
             message, schema=message.schema | {"properties": properties | METADATA_COLUMNS}
         )
 
+    def leaves(self, stream: str) -> bool:
+        """Return whether the records of a stream pass as they are, but for metadata columns."""
+        maps = None if self._mapper is None else self._mapper.stream_maps.get(stream)
+        return maps is None or _changes_nothing(maps)
+
     def runs(self, run: RecordRun) -> list[RecordRun]:
         """Return what a run of records becomes, a run for each stream.
 
@@ -118,7 +113,8 @@ class StreamMapper:
         if maps is not None and not _changes_nothing(maps):
             found = [self._mapped(stream_map, run) for stream_map in maps]
         if self._add_metadata:
-            found = [self._with_metadata_values(each) for each in found]
+            now = self._clock.now()
+            found = [with_metadata_values(each, now, self.started_at) for each in found]
         return found
 
     def _mapped(self, stream_map: Any, run: RecordRun) -> RecordRun:
@@ -143,39 +139,6 @@ class StreamMapper:
                 else:
                     made.filtered += 1
         return made
-
-    def _with_metadata_values(self, run: RecordRun) -> RecordRun:
-        """Put the values beside the record's own, in its JSON text; the last of a name counts.
-
-        A batch file's records have no time of extraction but one that they hold themselves.
-        """
-        now = self._clock.now()
-        received = datetime.fromtimestamp(now, UTC).isoformat()
-        version = "null" if run.version is None else str(run.version)
-        if run.file is None:
-            before = b'{"_sdc_deleted_at":null'
-            extracted_at = [b',"_sdc_extracted_at":' + value for value in run.time_extracted]
-        else:
-            before = b'{"_sdc_deleted_at":null,"_sdc_extracted_at":null'
-            extracted_at = [b""] * len(run.records)
-        behind = (
-            f',"_sdc_received_at":"{received}","_sdc_batched_at":"{received}",'
-            f'"_sdc_sequence":{round(now * 1000)},"_sdc_table_version":{version},'
-            f'"_sdc_sync_started_at":{self._started_at}}}'
-        ).encode()
-        records = [
-            b"".join(
-                (
-                    before,
-                    b"" if record[1:-1].isspace() or len(record) == len(b"{}") else b",",
-                    record[1:-1],
-                    extracted,
-                    behind,
-                )
-            )
-            for record, extracted in zip(run.records, extracted_at, strict=True)
-        ]
-        return replace(run, records=records)
 
 
 def _changes_nothing(maps: list[Any]) -> bool:

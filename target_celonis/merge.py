@@ -16,9 +16,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -27,11 +26,14 @@ import pyarrow.compute as pc
 from target_celonis.errors import unwritable
 from target_celonis.kinds import Kind
 from target_celonis.owner_only import owner_only
+from target_celonis.spans import SpanQueue
 from target_celonis.spool import Chunk, ChunkWriter, read_row_groups
 from target_celonis.table import TablePlan, deleted_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from target_celonis.spans import Spans
 
 PARTITION_ROWS = 1_000_000
 """Rows that are sorted at a time: some 60 MB."""
@@ -75,7 +77,7 @@ def merge(
     """Bring chunks to one schema and, where the job has keys, to one row per key.
 
     Args:
-        chunks: In the order of their records.
+        chunks: In the order of their records, as far as their spans do not tell another one.
         plan: The table as it is at the end; chunks may have been written under earlier plans.
         directory: Empty; for partitions and rewritten chunks.
         keyed: Whether a key may occur only once.
@@ -150,24 +152,28 @@ class _Rewriting:
             superseded: Places of rows to leave out, sorted; or None.
         """
         writer = self._writer(f"chunk-{index:04d}")
+        rest = SpanQueue(chunk.spans or ((0, chunk.rows),))
         start = low = 0
         for table in read_row_groups(chunk):
-            kept = table
+            spans = rest.take(table.num_rows)
+            stays = pa.repeat(pa.scalar(value=True), table.num_rows)
             if superseded is not None:
                 high = bisect_left(_Places(superseded), start + table.num_rows, low)
                 here = superseded.slice(low, high - low)
                 low = high
                 if len(here):
                     places = _counting(start, table.num_rows)
-                    kept = table.filter(pc.invert(pc.is_in(places, value_set=here)))
+                    stays = pc.invert(pc.is_in(places, value_set=here))
             start += table.num_rows
-            self.superseded_rows += table.num_rows - kept.num_rows
-            marks = deleted_rows(kept)
+            self.superseded_rows += table.num_rows - stays.true_count
+            marks = deleted_rows(table)
             if marks is not None:
-                self._delete(kept.filter(marks))
-                kept = kept.filter(pc.invert(marks))
-            for batch in self._cut(conform(kept, self._plan)).to_batches():
-                writer.add(batch)
+                marks = marks.combine_chunks()
+                self._delete(table.filter(pc.and_(stays, marks)))
+                stays = pc.and_(stays, pc.invert(marks))
+            kept = table if stays.true_count == table.num_rows else table.filter(stays)
+            for batch in self._cut(conform(kept, self._plan)).combine_chunks().to_batches():
+                writer.add(batch, _thinned(spans, stays))
         chunk.path.unlink()
         return writer.finish()
 
@@ -202,6 +208,16 @@ class _Rewriting:
         return table
 
 
+def _thinned(spans: Spans, stays: Any) -> Spans:  # pyarrow ships no types
+    """Return the spans of the rows that stay."""
+    found = []
+    first = 0
+    for order, rows in spans:
+        found.append((order, stays.slice(first, rows).true_count))
+        first += rows
+    return tuple((order, rows) for order, rows in found if rows)
+
+
 def conform(table: Any, plan: TablePlan) -> Any:  # pyarrow ships no types
     """Return a table with the plan's columns; those that it lacks are null."""
     arrays = []
@@ -220,39 +236,84 @@ def _cast(column: Any, wanted: Any) -> Any:  # pyarrow ships no types
     return column.cast(wanted, safe=False)  # a whole number beyond 2**53 becomes the next double
 
 
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Rows of a chunk that lie one behind the other, and came one after the other.
+
+    Attributes:
+        rank: How many rows of all chunks came before them.
+        chunk: Number of their chunk.
+        first: Place of the first of them in it.
+        rows: How many.
+    """
+
+    rank: int
+    chunk: int
+    first: int
+    rows: int
+
+
+def _spans(chunks: Sequence[Chunk]) -> list[_Span]:
+    """Return all rows as spans, in the order in which they came.
+
+    Chunks may have been written side by side, each with rows from before and behind those of the
+    others. Where chunks say nothing, their own order counts.
+    """
+    found = []
+    for number, chunk in enumerate(chunks):
+        first = 0
+        for order, rows in chunk.spans or ((0, chunk.rows),):
+            found.append((order, number, first, rows))
+            first += rows
+    found.sort()
+    spans: list[_Span] = []
+    rank = 0
+    for _, number, first, rows in found:
+        before = spans[-1] if spans else None
+        if before and before.chunk == number and before.first + before.rows == first:
+            spans[-1] = replace(before, rows=before.rows + rows)
+        else:
+            spans.append(_Span(rank, number, first, rows))
+        rank += rows
+    return spans
+
+
 class _Superseded:
     """Places of superseded rows, by chunk, on disk.
 
     Args:
         directory: Where the files are.
-        first_places: Place of each chunk's first row, and behind the last the end of them all.
+        spans: All rows.
     """
 
-    def __init__(self, directory: Path, first_places: Sequence[int]) -> None:
+    def __init__(self, directory: Path, spans: Sequence[_Span]) -> None:
         self._directory = directory
-        self._first_places = first_places
+        self._spans = spans
 
     def _path(self, index: int) -> Path:
         return self._directory / f"superseded-{index:04d}"
 
-    def add(self, places: Any) -> None:  # pyarrow ships no types
-        """Take places over all chunks, sorted."""
-        ordered = _Places(places)
+    def add(self, ranks: Any) -> None:  # pyarrow ships no types
+        """Take ranks of rows, sorted."""
+        ordered = _Places(ranks)
         low = 0
-        for index, end in enumerate(self._first_places[1:]):
-            high = bisect_left(ordered, end, low)
+        places: dict[int, list[Any]] = {}
+        for span in self._spans:
+            high = bisect_left(ordered, span.rank + span.rows, low)
             if high > low:
-                relative = pc.subtract(places.slice(low, high - low), self._first_places[index])
-                with open(self._path(index), "ab", opener=owner_only) as file:
-                    file.write(relative.buffers()[1])
+                here = pc.add(ranks.slice(low, high - low), span.first - span.rank)
+                places.setdefault(span.chunk, []).append(here)
             low = high
+        for index, found in places.items():
+            with open(self._path(index), "ab", opener=owner_only) as file:
+                file.write(pa.concat_arrays(found).buffers()[1])
 
     def of_chunk(self, index: int) -> Any:  # pyarrow ships no types
         """Return the places of a chunk's superseded rows, in order, from its first; or None."""
         path = self._path(index)
         if not path.exists():
             return None
-        places = _int64s(path.read_bytes())  # sorted within each partition that added some
+        places = _int64s(path.read_bytes())
         return places.take(pc.array_sort_indices(places))
 
 
@@ -275,33 +336,60 @@ def _superseded(
     """Find the rows whose key occurs again later."""
     total = sum(chunk.rows for chunk in chunks)
     partitions = max(1, -(-total // partition_rows))
-    first_places = [0, *accumulate(chunk.rows for chunk in chunks)]
-    found = _Superseded(directory, first_places)
+    spans = _spans(chunks)
+    found = _Superseded(directory, spans)
     for first in range(0, partitions, _OPEN_PARTITIONS):  # more than one round for huge tables only
         numbers = range(first, min(first + _OPEN_PARTITIONS, partitions))
         paths = [directory / f"keys-{number:05d}" for number in numbers]
         with ExitStack() as stack:
             files = [stack.enter_context(open(path, "wb", opener=owner_only)) for path in paths]
             writers = [stack.enter_context(pa.ipc.new_stream(file, _DEALT)) for file in files]
-            for place, keys in _keys(chunks, plan):
-                _deal(keys, place, dict(zip(numbers, writers, strict=True)), partitions)
+            for ranks, keys in _keys(chunks, plan, spans):
+                _deal(keys, ranks, dict(zip(numbers, writers, strict=True)), partitions)
         for path in paths:
-            places = _repeated(path)
-            if len(places):
-                found.add(places)
+            ranks = _repeated(path)
+            if len(ranks):
+                found.add(ranks)
             path.unlink()
     return found
 
 
-def _keys(chunks: Sequence[Chunk], plan: TablePlan) -> Iterator[tuple[int, tuple[Any, Any]]]:
-    """Yield the keys of each row group as two columns of int64, with their first row's place."""
-    place = 0
-    for chunk in chunks:
+def _keys(
+    chunks: Sequence[Chunk], plan: TablePlan, spans: Sequence[_Span]
+) -> Iterator[tuple[Any, tuple[Any, Any]]]:
+    """Yield the keys of each row group as two columns of int64, with the ranks of its rows."""
+    by_chunk: dict[int, list[_Span]] = {}
+    for span in spans:
+        by_chunk.setdefault(span.chunk, []).append(span)
+    for number, chunk in enumerate(chunks):
+        ranks = _Ranks(sorted(by_chunk.get(number, ()), key=lambda span: span.first))
         names = [column.name for column in chunk.plan.columns if column.name in _names(plan)]
         for table in read_row_groups(chunk, names):
             conformed = conform(table, _only_keys(plan))
-            yield place, _as_int64s(conformed, plan)
-            place += table.num_rows
+            yield ranks.take(table.num_rows), _as_int64s(conformed, plan)
+
+
+class _Ranks:
+    """Ranks of a chunk's rows, from its first to its last.
+
+    Args:
+        spans: Of the chunk, in the order of its rows.
+    """
+
+    def __init__(self, spans: Sequence[_Span]) -> None:
+        self._rest = [(span.rank, span.rows) for span in reversed(spans)]
+
+    def take(self, rows: int) -> Any:  # pyarrow ships no types
+        """Return the ranks of the next rows."""
+        taken = []
+        while rows:
+            rank, count = self._rest.pop()
+            if count > rows:
+                self._rest.append((rank + rows, count - rows))
+                count = rows
+            taken.append(_counting(rank, count))
+            rows -= count
+        return pa.concat_arrays(taken) if taken else pa.array([], pa.int64())
 
 
 def _names(plan: TablePlan) -> frozenset[str]:
@@ -343,21 +431,20 @@ def _comparable(array: Any) -> list[Any]:  # pyarrow ships no types
     return values
 
 
-_DEALT = pa.schema([("high", pa.int64()), ("low", pa.int64()), ("place", pa.int64())])
+_DEALT = pa.schema([("high", pa.int64()), ("low", pa.int64()), ("rank", pa.int64())])
 
 
-def _deal(keys: tuple[Any, Any], place: int, writers: Mapping[int, Any], partitions: int) -> None:
-    """Append keys and places of rows to the partition that each key decides.
+def _deal(keys: tuple[Any, Any], ranks: Any, writers: Mapping[int, Any], partitions: int) -> None:
+    """Append keys and ranks of rows to the partition that each key decides.
 
     Args:
         keys: Two columns.
-        place: Of the first row.
+        ranks: A third.
         writers: By number of their partition; keys of others are left out.
         partitions: How many there are in all.
     """
     high, low = keys
-    places = _counting(place, len(high))
-    rows = pa.Table.from_arrays([high, low, places], schema=_DEALT)
+    rows = pa.Table.from_arrays([high, low, ranks], schema=_DEALT)
     if partitions == 1:
         writers[0].write_table(rows)
         return
@@ -369,17 +456,17 @@ def _deal(keys: tuple[Any, Any], place: int, writers: Mapping[int, Any], partiti
 
 
 def _repeated(path: Path) -> Any:  # pyarrow ships no types
-    """Return, sorted, the places in a partition whose key occurs again later."""
+    """Return, sorted, the ranks in a partition whose key occurs again later."""
     with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
         rows = stream.read_all()
     if rows.num_rows <= 1:
         return pa.array([], pa.int64())
-    order = [("high", "ascending"), ("low", "ascending"), ("place", "ascending")]
+    order = [("high", "ascending"), ("low", "ascending"), ("rank", "ascending")]
     rows = rows.sort_by(order).combine_chunks()
     before, after = rows.slice(0, rows.num_rows - 1), rows.slice(1)
     same = pc.and_(pc.equal(before["high"], after["high"]), pc.equal(before["low"], after["low"]))
-    places = before["place"].filter(same).combine_chunks()
-    return places.take(pc.array_sort_indices(places))
+    ranks = before["rank"].filter(same).combine_chunks()
+    return ranks.take(pc.array_sort_indices(ranks))
 
 
 def _counting(first: int, count: int) -> Any:  # pyarrow ships no types

@@ -16,8 +16,6 @@ from target_celonis.auth import KeyAuth, OAuth, candidates
 from target_celonis.celonis import Celonis, push_jobs_path
 from target_celonis.errors import AccessError
 from target_celonis.http import Http, Signature, expect
-from target_celonis.publish_plan import named_tables
-from target_celonis.publishing_api import Publishing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +78,8 @@ def preflight_to_publish(
 
     Arguments and faults are those of ``preflight``; the key need not be able to push.
     """
+    from target_celonis.publishing_api import Publishing
+
     api = Publishing(http, config.data_pool_id)
     job_id = next((rule.id for rule in config.data_jobs), None)
     model_id = next((rule.id for rule in config.data_models), None)
@@ -124,6 +124,11 @@ def check_publishing(celonis: Celonis, config: Config, checks: list[Check]) -> N
         AccessError: One is unknown, or the key may not look at it.
         SettingsError: A table is named that its data model has not.
     """
+    if not config.publishes:
+        return
+    from target_celonis.publish_plan import named_tables  # many runs only load
+    from target_celonis.publishing_api import Publishing
+
     api = Publishing(celonis.http, celonis.pool_id)
     for job_rule in config.data_jobs:
         job = api.get_data_job(job_rule.id)

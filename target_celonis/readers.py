@@ -207,34 +207,42 @@ def _read_json(raws: Raws, _note: _Note) -> Any:  # one form for all readers
 
 
 _UTC_MICROSECONDS = pa.timestamp("us", "UTC")
-_FIRST_ENGINE_YEAR = dt.datetime(limits.ENGINE_FIRST_YEAR, 1, 1, tzinfo=dt.UTC)
+_FIRST_ENGINE_MOMENT = pa.scalar(
+    dt.datetime(limits.ENGINE_FIRST_YEAR, 1, 1, tzinfo=dt.UTC), _UTC_MICROSECONDS
+)
+_FIRST_ENGINE_MICROSECOND = _FIRST_ENGINE_MOMENT.cast(pa.int64()).as_py()
 
 
 def _read_datetimes(raws: Raws, note: _Note) -> Any:  # pyarrow ships no types
-    array = _read_datetimes_at_once(raws)
+    try:
+        texts = pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
+        array = cast_datetimes(texts, note)
+    except _REFUSED:
+        array = None
     if array is None:
         values = [_datetime(raw, i, note) for i, raw in enumerate(_present(raws))]
         array = pa.array(values, _UTC_MICROSECONDS)
-    _note_early(array, pa.scalar(_FIRST_ENGINE_YEAR, _UTC_MICROSECONDS), note)
+        _note_early(array, _FIRST_ENGINE_MOMENT, note)
     return array
 
 
-def _read_datetimes_at_once(raws: Raws) -> Any | None:  # pyarrow ships no types
-    """Cast the column at once; None when a value needs a closer look."""
-    try:
-        texts = pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
-    except _REFUSED:
-        return None
+def cast_datetimes(texts: Any, note: _Note) -> Any | None:  # pyarrow ships no types
+    """Cast a column of texts at once; None, and nothing noted, when one needs a closer look."""
     for unzoned in (False, True):  # Arrow takes a column with zones or one without, not a mixture
         try:
             array = texts.cast(pa.timestamp("us") if unzoned else _UTC_MICROSECONDS)
         except pa.ArrowInvalid:
             continue
-        array = array.cast(_UTC_MICROSECONDS)
-        ends = pc.min_max(array.cast(pa.int64())).as_py()
-        earliest, latest = ends["min"], ends["max"]
-        inside = earliest is None or _FIRST_MICROSECOND <= earliest <= latest <= _LAST_MICROSECOND
-        return array if inside else None
+        array = array.cast(_UTC_MICROSECONDS) if unzoned else array
+        ends = pc.min_max(array.view(pa.int64()))
+        earliest, latest = ends["min"].as_py(), ends["max"].as_py()
+        if earliest is None:
+            return array
+        if earliest < _FIRST_MICROSECOND or latest > _LAST_MICROSECOND:
+            return None
+        if earliest < _FIRST_ENGINE_MICROSECOND:
+            _note_early(array, _FIRST_ENGINE_MOMENT, note)
+        return array
     return None
 
 
@@ -277,20 +285,35 @@ def _datetime(raw: bytes, index: int, note: _Note) -> dt.datetime | None:
 
 _DATE_FIRST_ENGINE_YEAR = pa.scalar(dt.date(limits.ENGINE_FIRST_YEAR, 1, 1), pa.date32())
 _DAYS_OF_YEAR_1 = (dt.date(1, 1, 1) - dt.date(1970, 1, 1)).days
+_DAYS_OF_FIRST_ENGINE_YEAR = _DATE_FIRST_ENGINE_YEAR.cast(pa.int32()).as_py()
 
 
 def _read_dates(raws: Raws, note: _Note) -> Any:  # pyarrow ships no types
     try:
-        texts = [None if r is None else _decode_text(r) for r in raws]
-        array = pa.array(texts, pa.string()).cast(pa.date32())
-        earliest = pc.min(array).cast(pa.int32()).as_py()
-        bulk = earliest is None or earliest >= _DAYS_OF_YEAR_1
+        texts = pa.array([None if r is None else _decode_text(r) for r in raws], pa.string())
+        array = cast_dates(texts, note)
     except _REFUSED:
-        bulk = False
-    if not bulk:
+        array = None
+    if array is None:
         values = [_date(raw, i, note) for i, raw in enumerate(_present(raws))]
         array = pa.array(values, pa.date32())
-    _note_early(array, _DATE_FIRST_ENGINE_YEAR, note)
+        _note_early(array, _DATE_FIRST_ENGINE_YEAR, note)
+    return array
+
+
+def cast_dates(texts: Any, note: _Note) -> Any | None:  # pyarrow ships no types
+    """Cast a column of texts at once; None, and nothing noted, when one needs a closer look."""
+    try:
+        array = texts.cast(pa.date32())
+    except pa.ArrowInvalid:
+        return None
+    earliest = pc.min(array.view(pa.int32())).as_py()
+    if earliest is None:
+        return array
+    if earliest < _DAYS_OF_YEAR_1:
+        return None
+    if earliest < _DAYS_OF_FIRST_ENGINE_YEAR:
+        _note_early(array, _DATE_FIRST_ENGINE_YEAR, note)
     return array
 
 

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sys
-from collections import Counter
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Any
@@ -22,12 +21,8 @@ from urllib.request import getproxies
 
 import click
 
-from target_celonis.batch import rules_applied
-from target_celonis.batchfiles import with_batch_files
-from target_celonis.budget import SubmitBudget
 from target_celonis.changes import Changes
 from target_celonis.clock import StoppedError, SystemClock
-from target_celonis.dry_run import DryRun, plan_lines
 from target_celonis.embedded import EmbeddedCelonis
 from target_celonis.errors import (
     InternalError,
@@ -40,22 +35,9 @@ from target_celonis.http import Http
 from target_celonis.jobs import PushJobs
 from target_celonis.journal import NoJournalError, read_account
 from target_celonis.lines import Source
-from target_celonis.loader import Loader
-from target_celonis.mapping import StreamMapper, mapped
-from target_celonis.message_parser import read_messages
-from target_celonis.messages import (
-    ActivateVersionMessage,
-    BatchMessage,
-    Idle,
-    RecordRun,
-    SchemaMessage,
-    StateMessage,
-)
+from target_celonis.mapping import StreamMapper
 from target_celonis.preflight import Check, preflight, preflight_to_publish
-from target_celonis.publish import Publisher, publisher
 from target_celonis.publish_gate import PublishGate
-from target_celonis.push import DataPush
-from target_celonis.pusher import Pusher
 from target_celonis.redaction import SECRETS
 from target_celonis.report import (
     RunReport,
@@ -73,20 +55,19 @@ from target_celonis.table_notes import TableNotes
 from target_celonis.waits import Waiter, Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections import Counter
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from target_celonis.budget import SubmitBudget
     from target_celonis.celonis import Celonis
     from target_celonis.config import Config
+    from target_celonis.loader import Loader
+    from target_celonis.publish import Publisher
     from target_celonis.publish_receipts import PublishReceipt
     from target_celonis.route import PushRoute
 
 logger = logging.getLogger("target-celonis")
-
-_LINE_SHARE = 4
-"""A line may take a quarter of the memory limit."""
-
-_LONGEST_LINE_BYTES = 500_000_000
 
 _LOADING = ". What was not executed is deleted; run again with the last state."
 _PUBLISHING = " while publishing; publish again."
@@ -95,6 +76,22 @@ _PUBLISHING_OF_A_LOAD = (
     "to the next run."
 )
 """What a signal means, by when it came."""
+
+
+class _Input(Source):
+    """A source whose first bytes are read before that which takes them in is imported."""
+
+    _first: bytes | None = None
+
+    def has_begun(self) -> bool:
+        """Wait a while for the first bytes, or the end; return whether they came."""
+        self._first = super().read()
+        return self._first is not None
+
+    def read(self, wait_seconds: float | None = None) -> bytes | None:
+        """Return the next bytes; those that were waited for go first."""
+        first, self._first = self._first, None
+        return super().read(wait_seconds) if first is None else first
 
 
 class Run:
@@ -145,6 +142,9 @@ class Run:
             with self._heard():
                 inherited = settle_dead_runs(directory.dead_runs, celonis, directory.journal)
             self._notices += inherited.notices
+            begun = self._begin(file)
+            from target_celonis.push import DataPush  # with Arrow, which takes long
+
             budget = self._budget(directory)
             journal = directory.journal
             self._submits = Submits(celonis, self._config, journal, budget, self._waiter)
@@ -161,7 +161,7 @@ class Run:
             with self._publisher(directory, celonis) as publishes:
                 self._changes = publishes.changes
                 route = publishes.watch(route)
-                seen = self._load_through(route, directory, file, _print_state)
+                seen = self._load_through(route, directory, begun, _print_state)
                 self._counted()  # nothing is published of a run whose counts do not add up
                 self._publish(publishes, directory, celonis, _PUBLISHING_OF_A_LOAD)
             logger.info("%s", self._where_to_look(celonis))
@@ -213,6 +213,8 @@ class Run:
     def _publisher(
         self, directory: RunDirectory, celonis: Celonis
     ) -> AbstractContextManager[Publisher]:
+        from target_celonis.publish import publisher  # not before a load has begun
+
         return publisher(celonis, self._config, self._clock, directory.base, self._place())
 
     @contextmanager
@@ -234,11 +236,14 @@ class Run:
         keep = self._config.spool_dir
         if keep is not None:
             keep = keep / directory.path.name.replace("run-", "dry-run-", 1)
-        route = DryRun(self._config, keep)
         try:
             with self._protected():
+                begun = self._begin(file)
+                from target_celonis.dry_run import DryRun, plan_lines  # with Arrow
+
+                route = DryRun(self._config, keep)
                 try:
-                    self._load_through(route, directory, file, lambda _: None)
+                    self._load_through(route, directory, begun, lambda _: None)
                 except BaseException:
                     with suppress(InternalError):
                         self._say_counts()
@@ -274,21 +279,44 @@ class Run:
         with SECRETS.installed(), self._signals.installed():
             yield
 
+    def _begin(self, file: IO[Any] | None) -> tuple[Source, StreamMapper]:
+        """Wait for the first bytes of the tap; what takes them in is made behind it."""
+        mapper = StreamMapper(self._config, self._clock)
+        source = _Input(file or sys.stdin, self._signals.wake_fd)
+        while not source.has_begun() and self._signals.number is None:
+            pass
+        return source, mapper
+
     def _load_through(
         self,
         route: PushRoute,
         directory: RunDirectory,
-        file: IO[Any] | None,
+        begun: tuple[Source, StreamMapper],
         release: Callable[[bytes], None],
     ) -> Counter[str]:
         """Read to the end, push by ``route``, and settle whatever happens."""
-        mapper = StreamMapper(self._config, self._clock)
-        source = Source(file or sys.stdin, self._signals.wake_fd)
+        from target_celonis.converters import Converters
+        from target_celonis.feed import Feed, work_share  # with Arrow, which takes long
+        from target_celonis.loader import Loader
+        from target_celonis.pusher import Pusher
+
+        source, mapper = begun
         pusher = Pusher(route, self._config.parallel_uploads)
-        loader = Loader(self._config, directory, pusher, self._clock, release)
+        converters = Converters(work_share(self._config), directory)
+        loader = Loader(
+            self._config, directory, pusher, self._clock, release, converters=converters
+        )
         self._loader, self._run_id = loader, directory.path.name
         try:
-            seen = self._read(source, mapper, loader)
+            feed = Feed(
+                self._config,
+                mapper,
+                loader,
+                converters=converters,
+                changes=self._changes,
+                clock=self._clock,
+            )
+            seen = feed.run(source, lambda: self._signals.number is not None)
             loader.finish()
             if self._signals.number is not None:
                 raise StoppedError  # all is loaded, but who sent it is to know that it was heard
@@ -299,6 +327,8 @@ class Run:
             if isinstance(error, StoppedError) or self._signals.number is not None:
                 raise self._signal_error() from None
             raise
+        finally:
+            converters.close()
         pusher.close()
         return seen
 
@@ -313,6 +343,8 @@ class Run:
         """Return the submits of this machine; the emulator of one's own has no limit."""
         if self._config.embedded:
             return None
+        from target_celonis.budget import SubmitBudget  # not before a load has begun
+
         team = urlsplit(self._config.base_url).netloc
         return SubmitBudget(directory.base, team, self._config.submits_per_hour, self._clock)
 
@@ -354,40 +386,6 @@ class Run:
                 embedded.close()
             directory.close()
 
-    def _read(self, source: Source, mapper: StreamMapper, loader: Loader) -> Counter[str]:
-        """Read to the end, or to a signal."""
-        seen: Counter[str] = Counter()
-        line_limit = min(self._config.memory_limit_bytes // _LINE_SHARE, _LONGEST_LINE_BYTES)
-        take: Mapping[type, tuple[str, Callable[[Any], None]]] = {
-            RecordRun: ("RECORD", loader.records),
-            SchemaMessage: ("SCHEMA", loader.schema),
-            StateMessage: ("STATE", loader.state),
-            ActivateVersionMessage: ("ACTIVATE_VERSION", loader.activate_version),
-        }
-        messages = read_messages(
-            source,
-            line_limit,
-            keep_time_extracted=self._config.add_record_metadata,
-            watch_time_extracted=bool(self._config.data_models),
-        )
-        for message in with_batch_files(messages, line_limit):
-            if self._signals.number is not None:
-                raise StoppedError
-            if isinstance(message, BatchMessage):
-                seen["BATCH"] += 1  # its records come behind it
-            elif not isinstance(message, Idle):
-                name, method = take[type(message)]
-                seen[name] += len(message.records) if isinstance(message, RecordRun) else 1
-                times = message.extracted if isinstance(message, RecordRun) else {}
-                for changed in mapped(message, mapper):
-                    if times and not changed.is_removed:
-                        self._changes.note_extraction(changed.stream, times.values())
-                    method(changed)
-            loader.tick()
-        if self._signals.number is not None:
-            raise StoppedError  # the tap may have been sent the signal, too, and closed the pipe
-        return seen
-
     def _signal_error(self, meaning: str = _LOADING) -> SignalError:
         number = int(self._signals.number or signal.SIGTERM)
         name = signal.Signals(number).name
@@ -406,6 +404,10 @@ class Run:
     def _counts(self) -> list[StreamReport]:
         """Return the counts of the streams, and say which rules they met."""
         reports = self._counted()
+        if not reports:
+            return []
+        from target_celonis.batch import rules_applied  # with Arrow, which is there by now
+
         for report in reports:
             for level, line in rules_applied(report.stream, report.rules):
                 logger.log(level, "%s", line)

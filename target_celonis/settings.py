@@ -305,6 +305,15 @@ SETTINGS: tuple[Setting, ...] = (
         maximum=32,
     ),
     Setting(
+        "converter_processes",
+        "integer",
+        "Processes beside the main one that convert records while it reads; default: two where "
+        "two processor cores or more are to be had, once the tap proves to be the faster one, "
+        "else none. `0` for none.",
+        minimum=0,
+        maximum=32,
+    ),
+    Setting(
         "submits_per_hour",
         "integer",
         "Push jobs that the runs of this machine may execute in a full UTC hour; Celonis allows a "

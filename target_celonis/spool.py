@@ -20,17 +20,22 @@ import pyarrow.parquet as pq
 from target_celonis import limits
 from target_celonis.errors import unwritable
 from target_celonis.kinds import Kind
+from target_celonis.spans import SpanQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from target_celonis.spans import Spans
     from target_celonis.table import TablePlan
 
 ROW_GROUP_BYTES = 16 << 20
 """Arrow bytes of a row group at most: what is held in memory for one stream."""
 
 _FOOTER_BYTES_PER_COLUMN = 300
+_WORTH_A_DICTIONARY = 2
+"""How often a value must occur in the mean for a dictionary to pay off: where most values are
+unlike, making it takes half of all the time that writing takes."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Chunk:
         rows: Its rows.
         size_bytes: Its size on disk.
         longest: Characters of the longest text, by column name.
+        spans: Its rows in order; empty where the order of the chunks tells which came later.
     """
 
     path: Path
@@ -50,6 +56,7 @@ class Chunk:
     rows: int
     size_bytes: int
     longest: dict[str, int]
+    spans: Spans = ()
 
 
 class ChunkAccount(Protocol):
@@ -102,10 +109,18 @@ class ChunkWriter:
         self._chunk_rows = 0
         self._row_groups = 0
         self._longest: dict[str, int] = {}
+        self._spans = SpanQueue()
 
-    def add(self, batch: Any) -> None:  # pyarrow ships no types
-        """Take a record batch; written once enough of them are there."""
+    def add(self, batch: Any, spans: Spans | None = None) -> None:  # pyarrow ships no types
+        """Take a record batch; written once enough of them are there.
+
+        Args:
+            batch: The rows.
+            spans: Tell which of them came later, among all writers of the table.
+        """
         self._batches.append(batch)
+        for order, rows in spans or ((0, batch.num_rows),):
+            self._spans.add(order, rows)
         self.held_bytes += batch.nbytes
         self.rows += batch.num_rows
         if self.held_bytes >= self._row_group_bytes:
@@ -121,6 +136,7 @@ class ChunkWriter:
             return
         table = pa.Table.from_batches(self._batches, schema=self.plan.arrow_schema)
         self._batches, self.held_bytes = [], 0
+        table = table.combine_chunks()  # a page is written for each piece of a column
         try:
             for part in self._parts(table):
                 self._write(part)
@@ -141,7 +157,7 @@ class ChunkWriter:
         if self._parquet is not None and self._sink.tell() + at_most > self._limit:
             self._close_chunk()
         if self._parquet is None:
-            self._open_chunk()
+            self._open_chunk(table)
         before = self._sink.tell()
         self._parquet.write_table(table, row_group_size=table.num_rows)
         if self._account is not None:
@@ -150,14 +166,20 @@ class ChunkWriter:
         self._row_groups += 1
         for column in self.plan.columns:
             if column.is_text:
-                longest = pc.max(pc.utf8_length(table.column(column.name))).as_py()
-                if longest is not None and longest > self._longest.get(column.name, 0):
-                    self._longest[column.name] = longest
+                self._measure(column.name, table.column(column.name))
+
+    def _measure(self, name: str, texts: Any) -> None:  # pyarrow ships no types
+        """Remember the longest text of a column; octets are quicker to count than characters."""
+        known = self._longest.get(name, 0)
+        octets = pc.max(pc.binary_length(texts)).as_py()
+        if octets is not None and octets > known:
+            self._longest[name] = max(known, pc.max(pc.utf8_length(texts)).as_py())
 
     def _part_path(self) -> Path:
         return self._directory / f"{len(self._chunks) + 1:04d}.parquet.part"
 
-    def _open_chunk(self) -> None:
+    def _open_chunk(self, table: Any) -> None:  # pyarrow ships no types
+        """Open a chunk file, fit for what is to be written first."""
         path = self._part_path()
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
         self._sink = pa.OSFile(str(path), "wb")
@@ -169,6 +191,7 @@ class ChunkWriter:
             use_deprecated_int96_timestamps=not millis,
             coerce_timestamps="ms" if millis else None,
             allow_truncated_timestamps=True,
+            use_dictionary=[name for name in table.column_names if _repeats(table.column(name))],
             store_schema=False,
             write_statistics=False,  # nobody reads them, and long texts would swell the footer
         )
@@ -184,7 +207,8 @@ class ChunkWriter:
             os.fsync(file.fileno())
         part.rename(path)
         size = path.stat().st_size
-        chunk = Chunk(path, self.plan, self._chunk_rows, size, self._longest)
+        spans = self._spans.take(self._chunk_rows)
+        chunk = Chunk(path, self.plan, self._chunk_rows, size, self._longest, spans)
         self._chunks.append(chunk)
         if self._account is not None:
             self._account.closed(chunk)
@@ -229,6 +253,13 @@ class ChunkWriter:
         self.flush()
         self.close_chunk()
         return tuple(self._chunks)
+
+
+def _repeats(column: Any) -> bool:  # pyarrow ships no types
+    """Return whether a dictionary of a column's values pays off."""
+    if pa.types.is_boolean(column.type):
+        return False
+    return bool(pc.count_distinct(column).as_py() * _WORTH_A_DICTIONARY < len(column))
 
 
 def read_row_groups(chunk: Chunk, columns: Sequence[str] | None = None) -> Any:

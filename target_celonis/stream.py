@@ -14,29 +14,34 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from target_celonis.batch import SLICE_ROWS, Notes, convert, with_marks
+from target_celonis.batch import SLICE_ROWS, Notes, convert
 from target_celonis.celonis import JobType
 from target_celonis.errors import InputError
 from target_celonis.report import StreamReport
 from target_celonis.route import PushTask, merge_task
-from target_celonis.spool import Chunk, ChunkWriter
 from target_celonis.stream_rules import LoadMethod, StreamSettings
 from target_celonis.table import TablePlan, changes_keys, widen
+from target_celonis.table_writer import TableWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from target_celonis.blocks import Rows
     from target_celonis.config import Config
+    from target_celonis.converters import Converters
     from target_celonis.messages import ActivateVersionMessage, RecordRun, SchemaMessage
     from target_celonis.run_directory import RunDirectory
+    from target_celonis.spool import Chunk
 
 logger = logging.getLogger("target-celonis")
 
 _WAITING_BYTES = 256 << 10
 _WAITING_BYTES_PER_RECORD = 200
 """What a record takes in memory beside its text."""
+_OLDER = 1 << 62
+"""More than there are lines: what sets rows of an older version before all others."""
 
 
 class Stream:
@@ -48,6 +53,7 @@ class Stream:
         settings: What the configuration says of it.
         config: All settings.
         run_directory: Where its chunks go.
+        converters: Other processes that may hold rows of it; None where there are none.
 
     Attributes:
         source: The tap's name of it.
@@ -72,6 +78,8 @@ class Stream:
         settings: StreamSettings,
         config: Config,
         run_directory: RunDirectory,
+        *,
+        converters: Converters | None = None,
     ) -> None:
         self.source = message.source
         self.settings = settings
@@ -90,7 +98,9 @@ class Stream:
         self._is_incremental = bool(message.bookmark_properties)
         self._waiting: RecordRun | None = None
         self._waiting_bytes = 0
-        self._writer: ChunkWriter | None = None
+        self._writer: TableWriter | None = None
+        self._converters = converters
+        self._is_held_elsewhere = False
         self._chunks: list[Chunk] = []
         self._older: list[Chunk] = []
         self._older_rows = 0
@@ -145,30 +155,60 @@ class Stream:
             ContractError: A text is longer than any column, or a row to delete has no key.
             LimitError: The disk is full.
         """
+        self._decide_on_versions(run.version)
+        self._take(run, len(run.records), max(run.last_sequence, run.read_to), self._wait)
+
+    def _decide_on_versions(self, version: int | None) -> None:
+        """Decide, at the first record, whether the table is sent in full."""
         if self.versioned is None:
             self.versioned = (
-                run.version is not None
+                version is not None
                 and not self._is_incremental
                 and self._config.process_activate_version_messages
                 and self.settings.load_method is not LoadMethod.APPEND_ONLY
             )
-        count = len(run.records)
+
+    def take_rows(self, rows: Rows) -> None:
+        """Take records that are converted.
+
+        Raises:
+            LimitError: The disk is full.
+        """
+        self._decide_on_versions(rows.version)
+        self._take(rows, rows.count, rows.last_sequence, self._keep)
+        for (name, rule), times in rows.notes.counts.items():
+            self.notes.add(name, rule, times)
+
+    def _take(
+        self,
+        records: RecordRun | Rows,
+        count: int,
+        last_sequence: int,
+        hold: Callable[[Any], None],
+    ) -> None:
+        """Take account of records, and hold them."""
         self.report.read += count
         if not self.rows:
-            self.first_sequence = run.first_sequence
-        if self._is_of_another_version(run):
-            if run.version is not None and self.version is not None and run.version < self.version:
-                self._set_aside(run)
+            self.first_sequence = records.first_sequence
+        version = records.version
+        if self.versioned and self.version is not None and version not in (None, self.version):
+            if version is not None and version < self.version:
+                self._set_aside(records, count, hold)
                 self.rows += count
                 return
             self._begin_version()
         self.rows += count
-        self.last_sequence = max(run.last_sequence, run.read_to)
-        if run.version is not None or not self.versioned:
-            self.version = run.version
+        self.last_sequence = last_sequence
+        if version is not None or not self.versioned:
+            self.version = version
+        hold(records)
+
+    def _wait(self, run: RecordRun) -> None:
+        """Hold records that are not converted, until there are some more."""
         if run.file is not None:  # its lines are not those of the input
             self.convert()
-        self._waiting_bytes += sum(map(len, run.records)) + _WAITING_BYTES_PER_RECORD * count
+        self._waiting_bytes += sum(map(len, run.records))
+        self._waiting_bytes += _WAITING_BYTES_PER_RECORD * len(run.records)
         if self._waiting is None:
             self._waiting = run
         else:
@@ -177,27 +217,42 @@ class Stream:
         if full or run.file is not None:
             self.convert()
 
-    def _is_of_another_version(self, run: RecordRun) -> bool:
-        known = self.versioned and self.version is not None
-        return bool(known and run.version not in (None, self.version))
+    def _keep(self, rows: Rows) -> None:
+        """Hold converted records."""
+        self.convert()
+        if rows.ticket is not None and self._converters is not None:
+            self._converters.keep(rows)
+            self._is_held_elsewhere = True
+        for batch, deleted in rows.batches:
+            self._write(batch, deleted, rows.first_sequence)
 
     def _begin_version(self) -> None:
         """Put the rows of an older version aside: they go only if a newer one is activated."""
         if not self._older:
             logger.info("Stream %s: a newer version of its table begins.", self.name)
         self.close_writer()
-        self._older += self._chunks
+        self._put_aside(self._chunks)
         self._chunks = []
         self._older_rows = self.rows
 
-    def _set_aside(self, run: RecordRun) -> None:
+    def _put_aside(self, chunks: Sequence[Chunk]) -> None:
+        """Put chunks of an older version aside: their rows are older than those of the newest."""
+        self._older += [
+            replace(chunk, spans=tuple((order - _OLDER, rows) for order, rows in chunk.spans))
+            for chunk in chunks
+        ]
+
+    def _set_aside(
+        self, records: RecordRun | Rows, count: int, hold: Callable[[Any], None]
+    ) -> None:
         """Put late records of an older version aside, before all those of the newest one."""
-        held = self._waiting, self._waiting_bytes, self._writer, self._chunks
-        self._waiting, self._waiting_bytes, self._writer, self._chunks = run, 0, None, []
         self.close_writer()
-        self._older += self._chunks
-        self._older_rows += len(run.records)
-        self._waiting, self._waiting_bytes, self._writer, self._chunks = held
+        newest, self._chunks = self._chunks, []
+        hold(records)
+        self.close_writer()
+        self._put_aside(self._chunks)
+        self._older_rows += count
+        self._chunks = newest
 
     def change(self, message: SchemaMessage, plan: TablePlan) -> bool:
         """Go on with a changed schema; rows that are held keep theirs until they are pushed.
@@ -274,28 +329,27 @@ class Stream:
         run, self._waiting, self._waiting_bytes = self._waiting, None, 0
         if run is None:
             return
-        refuse_long = self._config.oversize_string == "fail"
         for batch, deleted in convert(
-            run, self.plan, self.notes, deletes=self.deletes, refuse_long=refuse_long
+            run, self.plan, self.notes, deletes=self.deletes, refuse_long=self.refuses_long
         ):
-            if deleted is not None and self._writer is not None and not self._marks_deleted:
-                self.close_writer()  # no record waits any more
-            if self._writer is None:
-                self._writer = self._open_writer(marks_deleted=deleted is not None)
-            self._writer.add(with_marks(batch, deleted) if self._marks_deleted else batch)
+            self._write(batch, deleted, run.first_sequence)
 
     @property
-    def _marks_deleted(self) -> bool:
-        return self._writer is not None and self._writer.plan.marks_deleted
+    def refuses_long(self) -> bool:
+        """Whether a text that is longer than its column can be ends the run."""
+        return self._config.oversize_string == "fail"
 
-    def _open_writer(self, *, marks_deleted: bool) -> ChunkWriter:
-        return ChunkWriter(
-            self._run_directory.table_directory(self.plan.table),
-            replace(self.plan, marks_deleted=marks_deleted),
-            self._config.chunk_size_bytes,
-            self._config.timestamp_encoding,
-            self._run_directory,
-        )
+    def _write(self, batch: Any, deleted: Any | None, order: int) -> None:  # pyarrow ships no types
+        if self._writer is None:
+            self._writer = TableWriter(
+                self.name,
+                self.plan,
+                self._run_directory.table_directory,
+                chunk_limit_bytes=self._config.chunk_size_bytes,
+                timestamp_encoding=self._config.timestamp_encoding,
+                account=self._run_directory,
+            )
+        self._writer.add(batch, deleted, order)
 
     @property
     def has_open_file(self) -> bool:
@@ -305,7 +359,7 @@ class Stream:
     def close_file(self) -> None:
         """Close the chunk file that is being written; the next rows begin another."""
         if self._writer is not None:
-            self._writer.close_chunk()
+            self._writer.close_file()
 
     def flush(self) -> None:
         """Have no record in memory any more."""
@@ -319,6 +373,9 @@ class Stream:
         if self._writer is not None:
             self._chunks += self._writer.finish()
             self._writer = None
+        if self._is_held_elsewhere and self._converters is not None:
+            self._is_held_elsewhere = False
+            self._chunks += self._converters.finish(self.name)
 
     def give_up(self) -> None:
         """Hold nothing any more, since its rows cannot be loaded in this run."""
@@ -327,6 +384,9 @@ class Stream:
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
+        if self._is_held_elsewhere and self._converters is not None:
+            self._is_held_elsewhere = False
+            self._converters.abandon(self.name)
         for chunk in (*self._older, *self._chunks):
             chunk.path.unlink(missing_ok=True)
         self._older, self._chunks = [], []

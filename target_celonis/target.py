@@ -26,12 +26,13 @@ from target_celonis.errors import InputError, SettingsError, TargetCelonisError,
 from target_celonis.publish_command import NAME as PUBLISH
 from target_celonis.publish_command import publish_command
 from target_celonis.redaction import SECRETS
-from target_celonis.run import Run
 from target_celonis.settings import json_schema
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterator
+
+    from target_celonis.run import Run
 
 logger = logging.getLogger("target-celonis")
 
@@ -76,6 +77,13 @@ _AS_THE_SDK_RAISES: dict[str, type[InputError]] = {
     "TC-INPUT-07": _NullKeyError,
 }
 """The SDK's target tests, and users who embed the class, expect the SDK's own exceptions."""
+
+
+def _run(config: Config) -> Run:
+    """Return a run; what it is made of is imported here, since most options need none."""
+    from target_celonis.run import Run
+
+    return Run(config)
 
 
 @contextmanager
@@ -137,7 +145,7 @@ class TargetCelonis(Target):
     def _load(self, file: IO[Any] | None) -> Counter[str]:
         if self.settings is None:
             self.settings = parse({}, os.environ)
-        return Run(self.settings).load(file)
+        return _run(self.settings).load(file)
 
     @classmethod
     def cb_config(cls, _ctx: click.Context, _param: click.Option, value: tuple[str, ...]) -> Any:
@@ -161,11 +169,11 @@ class TargetCelonis(Target):
             return
         values = read_files(config)
         if check:
-            Run(parse(values, os.environ)).check()
+            _run(parse(values, os.environ)).check()
             return
         cls.print_version(print_fn=cls.logger.info)
         if dry_run:
-            Run(parse(values, os.environ, needs_celonis=False)).plan(file_input)
+            _run(parse(values, os.environ, needs_celonis=False)).plan(file_input)
             return
         cls(config=values).listen(file_input)
 
@@ -201,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command = TargetCelonis.cli  # which also sets up the log
         if given[:1] == [PUBLISH]:
-            command = publish_command(lambda config, tables: Run(config).publish(tables))
+            command = publish_command(lambda config, tables: _run(config).publish(tables))
             given = given[1:]
         command.main(given, standalone_mode=False)
     except click.exceptions.Exit as ended:

@@ -1,0 +1,1 @@
+"""How fast target-celonis is, beside other programs: ``python -m benchmarks``."""

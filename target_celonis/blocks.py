@@ -1,0 +1,499 @@
+"""Blocks of lines become converted rows and messages: the fast way to read the input.
+
+Hides that most lines are decoded many at a time by the structs of their streams, and the rest one
+by one with care. Guarantees: what comes out is what the careful path alone would make of the same
+lines, in the same order, with the same notes and the same error, which is that of the first line
+that has one; no line is taken twice or left out. Must not know: files, pushes, other processes.
+
+A block is read in *segments*. In a segment, rows of each stream come first, then states, then the
+message that ended it: one that may change what follows. A state that says which stream the tap
+reads is such a message; others are not, so that states every few records cost little.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Union
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from target_celonis.batch import Notes, convert
+from target_celonis.errors import TargetCelonisError
+from target_celonis.messages import (
+    OtherMessage,
+    RecordLine,
+    RecordRun,
+    StateMessage,
+    watch_time,
+)
+from target_celonis.metadata import with_metadata_values
+from target_celonis.typed import Intake, RefusedError, TypedStream, UntypedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from target_celonis.message_parser import MessageParser
+
+_UNDECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_MOST_ACTIVE = 32
+"""Streams in one decoder, above which those that were not seen of late are left out again."""
+_LATE_SEGMENTS = 50
+
+
+@dataclass(slots=True)
+class Rows:
+    """Records of one stream and version, converted.
+
+    Attributes:
+        stream: The stream's name.
+        version: The ``version`` of their messages, if they carry one.
+        count: How many records.
+        first_sequence: Sequence number of the first of them.
+        last_sequence: Of the last.
+        notes: Rules that were applied.
+        extracted: As of ``RecordRun``.
+        batches: Record batches, each with the rows to delete if there are any.
+        ticket: Where another process has the batches: its number, the block's and the place in it.
+    """
+
+    stream: str
+    version: int | None
+    count: int
+    first_sequence: int
+    last_sequence: int
+    notes: Notes
+    extracted: dict[bytes, bytes] = field(default_factory=dict)
+    batches: list[tuple[Any, Any | None]] = field(default_factory=list)
+    ticket: tuple[int, int, int] | None = None
+
+
+class _RestartError(Exception):
+    """A stream's struct is another now, and lines decoded before must be decoded again."""
+
+
+class _Streams:
+    """The streams that were set, and the decoder of those whose records come.
+
+    Attributes:
+        intakes: What was set, by stream.
+        decode: Decodes a line to the struct of its stream; None while no stream is active.
+        by_type: The active streams, by the struct of their messages.
+        active: In which segment records of an active stream were seen last.
+        segments: How many segments there were.
+    """
+
+    def __init__(self, *, is_fast: bool) -> None:
+        self.intakes: dict[str, Intake] = {}
+        self.decode: Callable[[bytes], Any] | None = None
+        self.by_type: dict[type, TypedStream] = {}
+        self.active: dict[str, int] = {}
+        self.segments = 0
+        self._is_fast = is_fast
+        self._typed: dict[str, TypedStream] = {}
+
+    def set(self, intake: Intake) -> bool:
+        """Set a stream; return whether that changes anything."""
+        if self.intakes.get(intake.stream) == intake:
+            return False
+        self.intakes[intake.stream] = intake
+        self._typed.pop(intake.stream, None)
+        if self._is_fast:
+            with suppress(UntypedError):
+                self._typed[intake.stream] = TypedStream(intake)
+        if self.active.pop(intake.stream, None) is not None:
+            self._build()
+        return True
+
+    def _build(self) -> None:
+        """Make the decoder of all streams that are active."""
+        self.by_type = {self._typed[name].message_type: self._typed[name] for name in self.active}
+        types = tuple(self.by_type)
+        union = Union[types] if types else None  # noqa: UP007  # of a tuple
+        self.decode = msgspec.json.Decoder(union).decode if types else None
+
+    def _activate(self, stream: str) -> None:
+        if len(self.active) >= _MOST_ACTIVE:
+            oldest = self.segments - _LATE_SEGMENTS
+            self.active = {name: seen for name, seen in self.active.items() if seen >= oldest}
+        self.active[stream] = self.segments
+        self._build()
+
+    def decode_again(self, line: bytes, refusal: str) -> Any | None:  # a struct
+        """Try a refused line once more, if its stream's struct was not among those tried.
+
+        Raises:
+            _RestartError: Its struct had to change; that may have been all.
+        """
+        try:
+            head = _decode_head(line)
+        except _UNDECODED:
+            return None
+        stream = head.stream or ""
+        typed = self._typed.get(stream) if head.type == "RECORD" else None
+        if typed is None:
+            return None
+        if stream not in self.active or self.decode is None:
+            self._activate(stream)
+            try:
+                return self.decode(line) if self.decode is not None else None
+            except _UNDECODED as error:
+                refusal = str(error)
+        if typed.adapt(refusal):
+            self._build()
+            raise _RestartError
+        return None
+
+
+class BlockConverter:
+    """Converts blocks.
+
+    Args:
+        parser: Reads lines with care.
+        is_fast: Whether structs are used; without, all is done with care.
+
+    Attributes:
+        line: Number of the last line converted.
+    """
+
+    def __init__(self, parser: MessageParser, *, is_fast: bool = True) -> None:
+        self.line = 0
+        self._parser = parser
+        self._streams = _Streams(is_fast=is_fast)
+
+    def set_stream(self, intake: Intake) -> bool:
+        """Have records of a stream converted, from now on by what is told here.
+
+        Returns:
+            Whether that is anything new.
+        """
+        return self._streams.set(intake)
+
+    def convert(
+        self, block: bytes, now: float, *, last: bool = False
+    ) -> Iterator[Rows | RecordRun | OtherMessage]:
+        """Convert a block of whole lines.
+
+        Args:
+            block: The lines.
+            now: When they came, in seconds since 1970.
+            last: Whether the end of the input may have cut the last of them.
+
+        Yields:
+            Rows of streams that were set, runs of records of others, and messages.
+
+        Raises:
+            InputError: A line is no Singer message, or a value cannot be loaded.
+            ContractError: As of ``batch.convert``.
+        """
+        lines = block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        block_ = _Block(lines, self.line, now, last)
+        start = 0
+        while start < len(lines):
+            self._streams.segments += 1
+            segment = self._segment(block_, start)
+            start = segment.end
+            self.line = block_.before + start
+            yield from segment.items()
+
+    def _segment(self, block: _Block, start: int) -> _Segment:
+        """Decode a segment, once more each time that a struct had to change."""
+        while True:
+            segment = _Segment(self._streams, self._parser, block, start)
+            try:
+                segment.decode()
+            except _RestartError:
+                continue
+            return segment
+
+
+class _Head(msgspec.Struct, gc=False):
+    type: str
+    stream: str | None = None
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The lines of a block.
+
+    Attributes:
+        lines: The lines.
+        before: Number of the line before them.
+        now: See ``BlockConverter.convert``.
+        last: See there.
+    """
+
+    lines: list[bytes]
+    before: int
+    now: float
+    last: bool
+
+
+class _Segment:
+    """Lines of a block up to a message that may change what follows.
+
+    Args:
+        streams: The streams.
+        parser: Reads lines with care.
+        block: The block.
+        start: Index of the first of the lines.
+
+    Attributes:
+        end: Index of the first line behind it.
+    """
+
+    def __init__(self, streams: _Streams, parser: MessageParser, block: _Block, start: int) -> None:
+        self.end = len(block.lines)
+        self._streams = streams
+        self._parser = parser
+        self._lines = block.lines
+        self._start = start
+        self._before = block.before
+        self._now = block.now
+        self._last = block.last
+        self._decoded: list[Any] = []  # a struct for each line, None where the line was refused
+        self._careful: dict[str, list[RecordLine]] = {}
+        self._runs: list[RecordRun] = []
+        self._newest: dict[str, RecordRun] = {}
+        self._states: list[StateMessage] = []
+        self._boundary: OtherMessage | None = None
+        self._failure: tuple[int, TargetCelonisError] | None = None
+
+    # --- lines
+
+    def decode(self) -> None:
+        """Decode the lines, to the end of the segment."""
+        rest = islice(self._lines, self._start, None)
+        decoded = self._decoded
+        goes_on = True
+        while goes_on and len(decoded) < len(self._lines) - self._start:
+            refusal = ""
+            if decode := self._streams.decode:
+                try:
+                    decoded.extend(map(decode, rest))
+                except _UNDECODED as error:
+                    refusal = str(error)
+                else:
+                    break
+            else:
+                next(rest)
+            goes_on = self._take_refused(self._lines[self._start + len(decoded)], refusal)
+
+    def _take_refused(self, line: bytes, refusal: str) -> bool:
+        """Take a line that the decoder refused; return whether the segment goes on behind it."""
+        place = self._start + len(self._decoded)
+        again = self._streams.decode_again(line, refusal) if line else None
+        self._decoded.append(again)
+        if again is not None:
+            return True
+        try:
+            message = self._parse(place)
+        except TargetCelonisError as error:
+            self._failure = self._before + place + 1, error
+            self.end = len(self._lines)
+            return False
+        if message is None:
+            return True
+        if isinstance(message, RecordLine):
+            self._take_record(message)
+            return True
+        if isinstance(message, StateMessage) and not message.names_syncing:
+            self._states.append(message)
+            return True
+        self._boundary = message
+        self.end = place + 1
+        return False
+
+    def _parse(self, place: int) -> RecordLine | OtherMessage | None:
+        return self._parser.parse_line(
+            self._lines[place],
+            self._before + place + 1,
+            last=self._last and place + 1 == len(self._lines),
+        )
+
+    def _take_record(self, record: RecordLine) -> None:
+        if record.stream in self._streams.intakes:
+            self._careful.setdefault(record.stream, []).append(record)
+            return
+        run = self._newest.get(record.stream)
+        if run is None or run.version != record.version:
+            run = self._newest[record.stream] = RecordRun(record.stream, record.version)
+            self._runs.append(run)
+        run.add(record)
+
+    # --- what they become
+
+    def items(self) -> Iterator[Rows | RecordRun | OtherMessage]:
+        """Yield what the lines say.
+
+        Raises:
+            TargetCelonisError: The fault of the first line that has one.
+        """
+        found: list[Rows | RecordRun] = [*self._runs]
+        for group in self._groups():
+            found += group
+        found.sort(key=lambda rows: rows.first_sequence)
+        failed_at = self._failure[0] if self._failure else None
+        yield from (rows for rows in found if failed_at is None or rows.first_sequence < failed_at)
+        yield from (state for state in self._states if failed_at is None or state.line < failed_at)
+        if self._failure is not None:
+            raise self._failure[1]
+        if self._boundary is not None:
+            yield self._boundary
+
+    def _groups(self) -> Iterator[list[Rows]]:
+        """Yield the rows of each stream."""
+        streams = self._streams
+        messages: dict[type, list[Any]] = {kind: [] for kind in streams.by_type}
+        if len(messages) == 1 and not self._careful and None not in self._decoded:
+            (kind,) = messages
+            messages[kind] = self._decoded
+        else:
+            taking = {kind: found.append for kind, found in messages.items()}
+            for message in self._decoded:
+                if message is not None:
+                    taking[message.__class__](message)
+        for kind, found in messages.items():
+            typed = streams.by_type[kind]
+            careful = self._careful.pop(typed.intake.stream, [])
+            if found:
+                streams.active[typed.intake.stream] = streams.segments
+                yield self._rows(typed, found, careful)
+            elif careful:
+                yield self._careful_rows(typed.intake, careful)
+        for stream, careful in self._careful.items():
+            yield self._careful_rows(streams.intakes[stream], careful)
+
+    def _rows(
+        self, typed: TypedStream, messages: list[Any], careful: list[RecordLine]
+    ) -> list[Rows]:
+        """Convert the records of one stream, some of which may have been read with care."""
+        version = messages[0].version
+        one_version = not typed.is_versioned or all(m.version == version for m in messages)
+        if one_version and all(line.version == version for line in careful):
+            notes = Notes()
+            try:
+                batches = typed.convert(messages, notes, version, self._now)
+            except RefusedError:
+                return self._careful_rows(typed.intake, self._all_with_care(messages, careful))
+            rows = Rows(typed.intake.stream, version, len(messages), 0, 0, notes, {}, batches)
+            rows.first_sequence, rows.last_sequence = self._ends(messages)
+            if typed.intake.watches_time:
+                for text in {bytes(message.time_extracted) for message in messages}:
+                    if text:
+                        watch_time(text, rows.extracted)
+            if not careful:
+                return [rows]
+            found = self._careful_rows(typed.intake, careful)
+            return [_joined(rows, self._places(messages), found, careful)] if found else [rows]
+        return self._careful_rows(typed.intake, self._all_with_care(messages, careful))
+
+    def _places(self, messages: list[Any]) -> list[int]:
+        """Return the line of each message of one struct type."""
+        kind = messages[0].__class__
+        first = self._before + self._start + 1
+        return [
+            place for place, message in enumerate(self._decoded, first) if message.__class__ is kind
+        ]
+
+    def _ends(self, messages: list[Any]) -> tuple[int, int]:
+        """Return the lines of the first and the last message of one struct type."""
+        kind = messages[0].__class__
+        count = len(self._decoded)
+        first = next(i for i in range(count) if self._decoded[i].__class__ is kind)
+        last = next(i for i in range(count - 1, -1, -1) if self._decoded[i].__class__ is kind)
+        before = self._before + self._start + 1
+        return before + first, before + last
+
+    def _all_with_care(self, messages: list[Any], careful: list[RecordLine]) -> list[RecordLine]:
+        """Read again, with care, what was decoded."""
+        again = [self._parse(line - self._before - 1) for line in self._places(messages)]
+        lines = [line for line in again if isinstance(line, RecordLine)]
+        return sorted((*lines, *careful), key=lambda line: line.line)
+
+    def _careful_rows(self, intake: Intake, lines: list[RecordLine]) -> list[Rows]:
+        """Convert records of one stream that were read with care."""
+        runs: list[RecordRun] = []
+        for line in lines:
+            if not runs or runs[-1].version != line.version:
+                runs.append(RecordRun(line.stream, line.version))
+            runs[-1].add(line)
+        return [self._converted(intake, run) for run in runs]
+
+    def _converted(self, intake: Intake, run: RecordRun) -> Rows:
+        """Convert a run; a fault is kept, if no earlier line has one."""
+        rows = Rows(
+            run.stream,
+            run.version,
+            len(run.records),
+            run.first_sequence,
+            run.last_sequence,
+            Notes(),
+            run.extracted,
+        )
+        if intake.adds_metadata:
+            run = with_metadata_values(run, self._now, intake.started_at)
+        try:
+            rows.batches = self._batches(intake, run, rows.notes)
+        except TargetCelonisError as error:
+            line, error = self._first_fault(intake, run, error)
+            if self._failure is None or line < self._failure[0]:
+                self._failure = line, error
+        return rows
+
+    def _batches(
+        self, intake: Intake, run: RecordRun, notes: Notes
+    ) -> list[tuple[Any, Any | None]]:
+        return list(
+            convert(
+                run,
+                intake.plan,
+                notes,
+                deletes=intake.deletes,
+                refuse_long=intake.refuse_long,
+            )
+        )
+
+    def _first_fault(
+        self, intake: Intake, run: RecordRun, error: TargetCelonisError
+    ) -> tuple[int, TargetCelonisError]:
+        """Return the fault of the first record that has one: columns are read one by one."""
+        for line, record in zip(run.lines, run.records, strict=True):
+            try:
+                self._batches(intake, RecordRun(run.stream, run.version, [record], [line]), Notes())
+            except TargetCelonisError as first:
+                return line, first
+        return run.lines[0], error
+
+
+def _joined(rows: Rows, places: list[int], found: list[Rows], careful: list[RecordLine]) -> Rows:
+    """Bring rows that were read in two ways into the order of their lines."""
+    batches = [*rows.batches, *(each for more in found for each in more.batches)]
+    order = pc.sort_indices(pa.array([*places, *(line.line for line in careful)]))
+    table = pa.Table.from_batches([batch for batch, _ in batches])
+    deleted = None
+    if any(marks is not None for _, marks in batches):
+        deleted = pa.concat_arrays(
+            [
+                pa.repeat(pa.scalar(value=False), batch.num_rows) if marks is None else marks
+                for batch, marks in batches
+            ]
+        ).take(order)
+    rows.notes.counts.update(found[0].notes.counts)
+    for text in found[0].extracted.values():
+        watch_time(text, rows.extracted)
+    if table.num_rows == len(order):  # else a fault was found, and none of them is loaded
+        (batch,) = table.take(order).combine_chunks().to_batches()
+        rows.batches = [(batch, deleted)]
+    rows.count += found[0].count
+    rows.first_sequence = min(rows.first_sequence, found[0].first_sequence)
+    rows.last_sequence = max(rows.last_sequence, found[0].last_sequence)
+    return rows

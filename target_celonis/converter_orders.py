@@ -1,0 +1,158 @@
+"""What the process that reads and those that convert say to each other.
+
+Hides nothing. Must not know: how it is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from target_celonis.blocks import Rows
+    from target_celonis.errors import TargetCelonisError
+    from target_celonis.messages import StateMessage
+    from target_celonis.spool import Chunk
+    from target_celonis.typed import Intake
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the process is to know from the start.
+
+    Attributes:
+        number: Its number.
+        directory: Where its chunks go.
+        memory_bytes: What its rows may take in memory.
+        chunk_limit_bytes: See ``ChunkWriter``.
+        timestamp_encoding: See there.
+        keeps_time: Whether records' ``time_extracted`` is a column.
+        watches_time: Whether the newest of them is to be known.
+    """
+
+    number: int
+    directory: Path
+    memory_bytes: int
+    chunk_limit_bytes: int
+    timestamp_encoding: str
+    keeps_time: bool
+    watches_time: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetStreams:
+    """Have records of these streams converted so from now on."""
+
+    intakes: tuple[Intake, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Convert:
+    """Convert a block.
+
+    Attributes:
+        block: Its number.
+        start: Where it begins in the shared memory.
+        end: Where it ends.
+        now: When it was received, in seconds since 1970.
+    """
+
+    block: int
+    start: int
+    end: int
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Write rows of a block that was converted.
+
+    Attributes:
+        block: Its number.
+        place: Which of its rows.
+        stream: Their stream.
+        order: Tells which rows came later.
+    """
+
+    block: int
+    place: int
+    stream: str
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Forget what was not kept of a block."""
+
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Close the chunks of a stream and hand them over."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Remove what is held of a stream."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The process can begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written since the last time.
+
+    Attributes:
+        size_bytes: Bytes of chunks.
+        closed: Chunks that are whole.
+    """
+
+    size_bytes: int = 0
+    closed: tuple[Chunk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A block was converted, or is left to the other process.
+
+    Attributes:
+        block: Its number.
+        items: What its lines say, numbered from 1; None if it is left to the other process.
+        lines: How many lines it has.
+        written: What was written since the last time.
+    """
+
+    block: int
+    items: tuple[Rows | StateMessage, ...] | None
+    lines: int
+    written: Written
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The chunks of a stream.
+
+    Attributes:
+        chunks: In order.
+        written: What was written since the last time.
+    """
+
+    chunks: tuple[Chunk, ...]
+    written: Written
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Rows could not be written: the run is to end with this error."""
+
+    error: TargetCelonisError

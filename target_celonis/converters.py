@@ -1,0 +1,391 @@
+"""The processes that convert blocks beside this one.
+
+Hides how they are started, spoken with and ended, and the memory that is shared with them.
+Guarantees: a block's answer is had exactly once; what a process wrote is accounted for here; a
+process that ends early ends the run; where none can be had, that is told once and nothing else
+changes. Must not know: the order in which blocks are taken, what becomes of rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from target_celonis.converter_orders import (
+    Abandon,
+    Convert,
+    Converted,
+    Failed,
+    Finish,
+    Finished,
+    Forget,
+    Keep,
+    Ready,
+    SetStreams,
+    Setup,
+)
+from target_celonis.errors import LimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from target_celonis.blocks import Rows
+    from target_celonis.run_directory import RunDirectory
+    from target_celonis.spool import Chunk
+    from target_celonis.typed import Intake
+
+logger = logging.getLogger("target-celonis")
+
+SLOT_BYTES = 4 << 20
+"""Largest block that a process can be given."""
+
+_SLOTS_PER_PROCESS = 2
+_END_SECONDS = 5.0
+_OWN_SETTINGS = "TARGET_CELONIS_"
+_KEEP_FREED_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+}
+"""The memory of a block is wanted again for the next: with glibc's defaults it is given back and
+faulted in anew, a tenth of all time."""
+
+
+@dataclass(frozen=True)
+class WorkShare:
+    """What each process is to know from the start.
+
+    Attributes:
+        processes: How many there are to be.
+        memory_bytes: What the rows of one may take in memory.
+        chunk_limit_bytes: See ``ChunkWriter``.
+        timestamp_encoding: See there.
+        keeps_time: See ``Setup``.
+        watches_time: See there.
+    """
+
+    processes: int
+    memory_bytes: int
+    chunk_limit_bytes: int
+    timestamp_encoding: str
+    keeps_time: bool = False
+    watches_time: bool = False
+
+
+@dataclass(slots=True)
+class Flight:
+    """A block that is being converted.
+
+    Attributes:
+        block: Its number.
+        process: The number of its process.
+        slot: Where it lies.
+        size_bytes: Its size.
+        now: When it was received, in seconds since 1970.
+    """
+
+    block: int
+    process: int
+    slot: int
+    size_bytes: int
+    now: float
+
+
+class _Process:
+    """One process.
+
+    Args:
+        setup: What it is to know.
+        memory_fd: The file of the shared memory.
+        memory_bytes: Its size.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+
+    def __init__(self, setup: Setup, memory_fd: int, memory_bytes: int) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # this program itself
+                    [
+                        *(sys.executable, "-P", "-m", "target_celonis.converter_process"),
+                        *(str(theirs.fileno()), str(memory_fd), str(memory_bytes)),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # what Python says of a fault may hold values
+                    pass_fds=(theirs.fileno(), memory_fd),
+                    env=_environment(),
+                )
+            except BaseException:
+                ours.close()
+                raise
+        self._connection = Connection(ours.detach())
+        self.is_ready = False
+        self.flying = 0
+        self.send(setup)
+
+    def send(self, order: Any) -> None:  # a dataclass of converter_process
+        """Give an order.
+
+        Raises:
+            LimitError: The process has ended.
+        """
+        try:
+            self._connection.send(order)
+        except OSError:
+            raise self._ended() from None
+
+    def has_answer(self) -> bool:
+        """Return whether an answer is there."""
+        try:
+            return self._connection.poll()
+        except OSError:
+            raise self._ended() from None
+
+    def answer(self) -> Any:  # a dataclass of converter_process
+        """Wait for the next answer.
+
+        Raises:
+            LimitError: The process has ended.
+            TargetCelonisError: It could not write rows.
+        """
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._ended() from None
+        if isinstance(answer, Failed):
+            raise answer.error
+        return answer
+
+    def _ended(self) -> LimitError:
+        how = "ended"
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(_END_SECONDS)
+            how = f"ended with {code}"
+            if code < 0:
+                how = f"was ended by {signal.Signals(-code).name}"
+        return LimitError(
+            "TC-LIMIT-09",
+            f"A process that converts records {how}, and what it held is lost.",
+            "If memory ran out, give it more; or set `converter_processes` to 0. Run again with "
+            "the last state.",
+        )
+
+    def end(self) -> None:
+        """End it; it has nothing that is still wanted."""
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class Converters:
+    """The processes.
+
+    Args:
+        share: How many, and what they are to know.
+        run_directory: Where their chunks go; takes account of them.
+
+    Attributes:
+        is_running: Whether they can be given blocks.
+    """
+
+    def __init__(self, share: WorkShare, run_directory: RunDirectory) -> None:
+        self.is_running = False
+        self._share = share
+        self._run_directory = run_directory
+        self._processes: list[_Process] = []
+        self._memory: mmap.mmap | None = None
+        self._free: deque[int] = deque()
+        self._blocks = 0
+        self._converted: dict[int, Converted] = {}
+        self._holders: dict[str, set[int]] = {}
+
+    @property
+    def can_start(self) -> bool:
+        """Whether there are to be processes that were not started yet."""
+        return self._share.processes > 0 and not self._processes
+
+    def start(self) -> None:
+        """Start the processes; they are running once ``look`` saw that they are ready."""
+        share = self._share
+        slots = _SLOTS_PER_PROCESS * share.processes + 1
+        try:
+            memory_fd = _memory_file()
+            try:
+                os.ftruncate(memory_fd, slots * SLOT_BYTES)
+                self._memory = mmap.mmap(memory_fd, slots * SLOT_BYTES)
+                for number in range(share.processes):
+                    setup = Setup(
+                        number,
+                        self._run_directory.path / f"converter-{number}",
+                        share.memory_bytes,
+                        share.chunk_limit_bytes,
+                        share.timestamp_encoding,
+                        share.keeps_time,
+                        share.watches_time,
+                    )
+                    self._processes.append(_Process(setup, memory_fd, slots * SLOT_BYTES))
+            finally:
+                os.close(memory_fd)
+            self._free.extend(range(slots))
+        except (OSError, ValueError, LimitError) as error:
+            self._do_without(error)
+
+    def look(self) -> None:
+        """See whether all processes are ready."""
+        try:
+            for process in self._processes:
+                if not process.is_ready and process.has_answer():
+                    process.is_ready = isinstance(process.answer(), Ready)
+        except LimitError as error:
+            self._do_without(error)
+            return
+        self.is_running = bool(self._processes) and all(p.is_ready for p in self._processes)
+
+    def _do_without(self, error: Exception) -> None:
+        """Go on alone: nothing was given away yet."""
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        logger.info("Records are converted by one process: others cannot be started (%s).", reason)
+        self.close()
+        self._share = WorkShare(0, 0, 0, "")
+
+    # --- blocks
+
+    def set_streams(self, intakes: Iterable[Intake]) -> None:
+        """Have records converted so from now on.
+
+        No block may be under way: a process that is sending does not read, and neither would this
+        one.
+        """
+        order = SetStreams(tuple(intakes))
+        for process in self._processes:
+            process.send(order)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another block can be given away."""
+        return bool(self._free)
+
+    def convert(self, data: bytes, now: float) -> Flight:
+        """Give a block away."""
+        slot = self._free.popleft()
+        if self._memory is None:
+            raise AssertionError("not running")
+        start = slot * SLOT_BYTES
+        self._memory[start : start + len(data)] = data
+        return self.convert_again(Flight(0, 0, slot, len(data), now))
+
+    def convert_again(self, flight: Flight) -> Flight:
+        """Give a block away that lies in its slot already."""
+        self._blocks += 1
+        flying = [process.flying for process in self._processes]
+        number = flying.index(min(flying))
+        start = flight.slot * SLOT_BYTES
+        process = self._processes[number]
+        process.send(Convert(self._blocks, start, start + flight.size_bytes, flight.now))
+        process.flying += 1
+        return Flight(self._blocks, number, flight.slot, flight.size_bytes, flight.now)
+
+    def data(self, flight: Flight) -> bytes:
+        """Return the bytes of a block."""
+        if self._memory is None:
+            raise AssertionError("not running")
+        start = flight.slot * SLOT_BYTES
+        return self._memory[start : start + flight.size_bytes]
+
+    def is_done(self, flight: Flight) -> bool:
+        """Return whether a block is converted."""
+        process = self._processes[flight.process]
+        while flight.block not in self._converted and process.has_answer():
+            self._take_answer(process)
+        return flight.block in self._converted
+
+    def converted(self, flight: Flight) -> Converted:
+        """Wait for a block."""
+        while flight.block not in self._converted:
+            self._take_answer(self._processes[flight.process])
+        return self._converted.pop(flight.block)
+
+    def forget(self, flight: Flight, *, frees_slot: bool = True) -> None:
+        """Have no more to do with a block, the answer to which was had."""
+        self._processes[flight.process].send(Forget(flight.block))
+        if frees_slot:
+            self._free.append(flight.slot)
+
+    def _take_answer(self, process: _Process) -> Finished | None:
+        """Take the next answer of a process; return it if it is not that to a block."""
+        answer = process.answer()
+        self._run_directory.wrote(answer.written.size_bytes)
+        for chunk in answer.written.closed:
+            self._run_directory.closed(chunk)
+        if isinstance(answer, Converted):
+            process.flying -= 1
+            self._converted[answer.block] = answer
+            return None
+        return answer  # type: ignore[no-any-return]  # the one other answer
+
+    # --- rows
+
+    def keep(self, rows: Rows) -> None:
+        """Have rows of a converted block written."""
+        if rows.ticket is None:
+            return
+        number, block, place = rows.ticket
+        self._processes[number].send(Keep(block, place, rows.stream, rows.first_sequence))
+        self._holders.setdefault(rows.stream, set()).add(number)
+
+    def finish(self, stream: str) -> list[Chunk]:
+        """Return the chunks of all rows of a stream that were kept."""
+        holders = sorted(self._holders.pop(stream, ()))
+        for number in holders:
+            self._processes[number].send(Finish(stream))
+        chunks: list[Chunk] = []
+        for number in holders:
+            finished = None
+            while finished is None:
+                finished = self._take_answer(self._processes[number])
+            chunks += finished.chunks
+        return chunks
+
+    def abandon(self, stream: str) -> None:
+        """Remove all rows of a stream that were kept."""
+        for number in self._holders.pop(stream, ()):
+            self._processes[number].send(Abandon(stream))
+
+    def close(self) -> None:
+        """End the processes."""
+        self.is_running = False
+        for process in self._processes:
+            process.end()
+        self._processes = []
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+
+def _memory_file() -> int:
+    """Return a file for memory that is shared."""
+    if os.name != "posix":
+        raise OSError(0, "not on this system")
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("target-celonis")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a process, which needs none of our settings."""
+    kept = {name: v for name, v in os.environ.items() if not name.startswith(_OWN_SETTINGS)}
+    return _KEEP_FREED_MEMORY | kept
