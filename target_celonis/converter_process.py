@@ -166,6 +166,26 @@ class Worker:
         return path
 
 
+def serve(connection: Connection, memory: Any) -> None:  # an mmap
+    """Carry out orders until the other process has no more, or has ended.
+
+    Args:
+        connection: Brings a ``Setup`` and then orders; takes answers.
+        memory: Where blocks lie.
+    """
+    try:
+        worker = Worker(connection.recv(), memory)
+        connection.send(Ready())
+        while True:
+            answer = worker.take(connection.recv())
+            if answer is not None:
+                connection.send(answer)
+    except TargetCelonisError as error:
+        connection.send(Failed(error))
+    except (EOFError, OSError):
+        return
+
+
 def main() -> None:
     """Run the process: arguments are the numbers of a socket and of the shared memory's file."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the other process hears them, and ends this
@@ -174,17 +194,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
     with Connection(socket_fd) as connection, mmap.mmap(memory_fd, memory_bytes) as memory:
-        try:
-            worker = Worker(connection.recv(), memory)
-            connection.send(Ready())
-            while True:
-                answer = worker.take(connection.recv())
-                if answer is not None:
-                    connection.send(answer)
-        except TargetCelonisError as error:
-            connection.send(Failed(error))
-        except (EOFError, OSError):  # the other process has ended, or wants this one to
-            return
+        serve(connection, memory)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from target_celonis.converter_orders import (
 from target_celonis.errors import LimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from target_celonis.blocks import Rows
     from target_celonis.run_directory import RunDirectory
@@ -67,6 +67,7 @@ class WorkShare:
 
     Attributes:
         processes: How many there are to be.
+        at_once: Whether they are wanted from the first block on, not only once it pays.
         memory_bytes: What the rows of one may take in memory.
         chunk_limit_bytes: See ``ChunkWriter``.
         timestamp_encoding: See there.
@@ -75,6 +76,7 @@ class WorkShare:
     """
 
     processes: int
+    at_once: bool
     memory_bytes: int
     chunk_limit_bytes: int
     timestamp_encoding: str
@@ -101,7 +103,7 @@ class Flight:
     now: float
 
 
-class _Process:
+class Process:
     """One process.
 
     Args:
@@ -109,11 +111,22 @@ class _Process:
         memory_fd: The file of the shared memory.
         memory_bytes: Its size.
 
+    Attributes:
+        is_ready: Whether it said that it can begin.
+        flying: How many blocks it was given and has not answered.
+
     Raises:
         OSError: It cannot be started.
     """
 
     def __init__(self, setup: Setup, memory_fd: int, memory_bytes: int) -> None:
+        self._connection = self._start(memory_fd, memory_bytes)
+        self.is_ready = False
+        self.flying = 0
+        self.send(setup)
+
+    def _start(self, memory_fd: int, memory_bytes: int) -> Connection:
+        """Start it; return the way to it."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -131,10 +144,7 @@ class _Process:
             except BaseException:
                 ours.close()
                 raise
-        self._connection = Connection(ours.detach())
-        self.is_ready = False
-        self.flying = 0
-        self.send(setup)
+        return Connection(ours.detach())
 
     def send(self, order: Any) -> None:  # a dataclass of converter_process
         """Give an order.
@@ -196,16 +206,23 @@ class Converters:
     Args:
         share: How many, and what they are to know.
         run_directory: Where their chunks go; takes account of them.
+        process: Starts one.
 
     Attributes:
         is_running: Whether they can be given blocks.
     """
 
-    def __init__(self, share: WorkShare, run_directory: RunDirectory) -> None:
+    def __init__(
+        self,
+        share: WorkShare,
+        run_directory: RunDirectory,
+        process: Callable[[Setup, int, int], Process] = Process,
+    ) -> None:
+        self._process = process
         self.is_running = False
         self._share = share
         self._run_directory = run_directory
-        self._processes: list[_Process] = []
+        self._processes: list[Process] = []
         self._memory: mmap.mmap | None = None
         self._free: deque[int] = deque()
         self._blocks = 0
@@ -236,18 +253,23 @@ class Converters:
                         share.keeps_time,
                         share.watches_time,
                     )
-                    self._processes.append(_Process(setup, memory_fd, slots * SLOT_BYTES))
+                    self._processes.append(self._process(setup, memory_fd, slots * SLOT_BYTES))
             finally:
                 os.close(memory_fd)
             self._free.extend(range(slots))
         except (OSError, ValueError, LimitError) as error:
             self._do_without(error)
 
+    @property
+    def are_wanted_at_once(self) -> bool:
+        """Whether they are wanted from the first block on."""
+        return self._share.at_once
+
     def look(self) -> None:
-        """See whether all processes are ready."""
+        """See whether all processes are ready; wait for them where they are wanted at once."""
         try:
             for process in self._processes:
-                if not process.is_ready and process.has_answer():
+                if not process.is_ready and (self.are_wanted_at_once or process.has_answer()):
                     process.is_ready = isinstance(process.answer(), Ready)
         except LimitError as error:
             self._do_without(error)
@@ -259,7 +281,7 @@ class Converters:
         reason = getattr(error, "strerror", None) or type(error).__name__
         logger.info("Records are converted by one process: others cannot be started (%s).", reason)
         self.close()
-        self._share = WorkShare(0, 0, 0, "")
+        self._share = WorkShare(0, False, 0, 0, "")  # noqa: FBT003  # none at all
 
     # --- blocks
 
@@ -324,7 +346,7 @@ class Converters:
         if frees_slot:
             self._free.append(flight.slot)
 
-    def _take_answer(self, process: _Process) -> Finished | None:
+    def _take_answer(self, process: Process) -> Finished | None:
         """Take the next answer of a process; return it if it is not that to a block."""
         answer = process.answer()
         self._run_directory.wrote(answer.written.size_bytes)

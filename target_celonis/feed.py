@@ -16,6 +16,7 @@ from target_celonis.blocks import BlockConverter, Rows
 from target_celonis.clock import StoppedError
 from target_celonis.converters import WorkShare
 from target_celonis.cores import usable_cores
+from target_celonis.lines import Blocks
 from target_celonis.loader import BUFFER_SHARE
 from target_celonis.mapping import mapped
 from target_celonis.message_parser import MessageParser
@@ -58,6 +59,7 @@ def work_share(config: Config) -> WorkShare:
     share = config.memory_limit_bytes // BUFFER_SHARE
     return WorkShare(
         processes,
+        config.converter_processes is not None,
         share // max(1, processes),
         config.chunk_size_bytes,
         config.timestamp_encoding,
@@ -76,6 +78,8 @@ class Feed:
         converters: Other processes.
         changes: Takes when records were extracted; None where nobody asks.
         clock: Says when they were received.
+        is_fast: Whether records are decoded in bulk; without, each is read with care.
+        block_bytes: How much is read at a time, if not as much as is best.
     """
 
     def __init__(
@@ -87,7 +91,11 @@ class Feed:
         converters: Converters,
         changes: Changes | None,
         clock: Clock,
+        is_fast: bool = True,
+        block_bytes: int | None = None,
     ) -> None:
+        self._is_fast = is_fast
+        self._block_bytes = block_bytes
         self._config = config
         self._mapper = mapper
         self._loader = loader
@@ -116,8 +124,10 @@ class Feed:
             keep_time_extracted=self._config.add_record_metadata,
             watch_time_extracted=bool(self._config.data_models),
         )
-        converter = BlockConverter(parser)
-        reader = Reader(source, line_limit, converter, self._converters, self._clock)
+        converter = BlockConverter(parser, is_fast=self._is_fast)
+        reader = Reader(
+            Blocks(source, line_limit, self._block_bytes), converter, self._converters, self._clock
+        )
         for message in with_batch_files(reader.messages(), line_limit):
             if is_stopped():
                 raise StoppedError

@@ -48,6 +48,7 @@ class Source:
         self._wake_fd = wake_fd
         self._idle_seconds = idle_seconds
         self._buffer = bytearray(BLOCK_BYTES)
+        self._first: bytes | None = None
         self._fd = self._selectable_fd()
 
     def _selectable_fd(self) -> int | None:
@@ -76,12 +77,20 @@ class Source:
         ready, _, _ = select.select(watched, [], [], min(wait, self._idle_seconds))
         return self._fd in ready
 
+    def begin(self) -> bool:
+        """Wait a while for the first bytes, which ``read`` is to return; return if they came."""
+        self._first = self.read()
+        return self._first is not None
+
     def read(self, wait_seconds: float | None = None) -> bytes | None:
         """Return the next bytes: empty at the end, None when nothing came for a while.
 
         Args:
             wait_seconds: How long to wait, if not as long as ever.
         """
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
         if not self.is_ready(wait_seconds):
             return None
         got = self._file.readinto(self._buffer)  # type: ignore[attr-defined]  # raw or BytesIO
@@ -111,18 +120,20 @@ class Blocks:
     Args:
         source: Where the bytes come from.
         line_limit_bytes: No line may be longer.
+        aim_bytes: Size of a block to begin with, if not the usual one.
 
     Attributes:
+        line_limit_bytes: As given.
         aim_bytes: Size of a block, but for the line that its end falls into.
         is_waited_for: Whether more was there at once when the last block was read: who takes the
             blocks is slower than who writes them.
     """
 
-    def __init__(self, source: Source, line_limit_bytes: int) -> None:
-        self.aim_bytes = BLOCK_BYTES
+    def __init__(self, source: Source, line_limit_bytes: int, aim_bytes: int | None = None) -> None:
+        self.line_limit_bytes = line_limit_bytes
+        self.aim_bytes = aim_bytes or BLOCK_BYTES
         self.is_waited_for = False
         self._source = source
-        self._line_limit_bytes = line_limit_bytes
 
     def read(self) -> Iterator[Block | None]:
         """Yield blocks to the end of the input; None whenever nothing came for a while.
@@ -152,9 +163,13 @@ class Blocks:
                 yield Block(data if not held_bytes else data[:end])
             if piece is None:
                 yield None
-            elif not has_whole_line and held_bytes > self._line_limit_bytes:
+            elif not has_whole_line and held_bytes > self.line_limit_bytes:
                 raise LongLineError
-        yield Block(b"".join(held), is_last=True)
+        data = b"".join(held)
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield Block(data[:end])
+        yield Block(data[end:], is_last=True)
 
 
 class LineSplitter:

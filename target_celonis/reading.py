@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from target_celonis.converters import SLOT_BYTES
-from target_celonis.lines import Blocks, LongLineError, line_too_long
+from target_celonis.lines import LongLineError, line_too_long
 from target_celonis.messages import Idle, StateMessage
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from target_celonis.blocks import BlockConverter, Rows
     from target_celonis.clock import Clock
     from target_celonis.converters import Converters, Flight
-    from target_celonis.lines import Block, Source
+    from target_celonis.lines import Block, Blocks
     from target_celonis.messages import Message
     from target_celonis.typed import Intake
 
@@ -38,8 +38,7 @@ class Reader:
     """Reads the input.
 
     Args:
-        source: Where it comes from.
-        line_limit_bytes: No line may be longer.
+        blocks: Brings it.
         converter: Converts blocks in this process.
         converters: The other processes, if there are to be any.
         clock: Says when records were received.
@@ -47,14 +46,12 @@ class Reader:
 
     def __init__(
         self,
-        source: Source,
-        line_limit_bytes: int,
+        blocks: Blocks,
         converter: BlockConverter,
         converters: Converters,
         clock: Clock,
     ) -> None:
-        self._blocks = Blocks(source, line_limit_bytes)
-        self._line_limit_bytes = line_limit_bytes
+        self._blocks = blocks
         self._converter = converter
         self._converters = converters
         self._clock = clock
@@ -97,14 +94,15 @@ class Reader:
         except LongLineError:
             yield from self._land(to_the_last=True)
             subject = f"Line {self._converter.line + 1}"
-            raise line_too_long(subject, self._line_limit_bytes) from None
+            raise line_too_long(subject, self._blocks.line_limit_bytes) from None
 
     def _can_give_away(self, block: Block) -> bool:
         """Return whether another process can take a block; have some started if it pays."""
         converters = self._converters
         if not converters.is_running:
             self._waited_for = self._waited_for + 1 if self._blocks.is_waited_for else 0
-            if converters.can_start and self._waited_for >= _WORTH_A_START:
+            pays = converters.are_wanted_at_once or self._waited_for >= _WORTH_A_START
+            if pays and converters.can_start:
                 converters.start()
             converters.look()
             if not converters.is_running:

@@ -78,22 +78,6 @@ _PUBLISHING_OF_A_LOAD = (
 """What a signal means, by when it came."""
 
 
-class _Input(Source):
-    """A source whose first bytes are read before that which takes them in is imported."""
-
-    _first: bytes | None = None
-
-    def has_begun(self) -> bool:
-        """Wait a while for the first bytes, or the end; return whether they came."""
-        self._first = super().read()
-        return self._first is not None
-
-    def read(self, wait_seconds: float | None = None) -> bytes | None:
-        """Return the next bytes; those that were waited for go first."""
-        first, self._first = self._first, None
-        return super().read(wait_seconds) if first is None else first
-
-
 class Run:
     """One run.
 
@@ -282,8 +266,10 @@ class Run:
     def _begin(self, file: IO[Any] | None) -> tuple[Source, StreamMapper]:
         """Wait for the first bytes of the tap; what takes them in is made behind it."""
         mapper = StreamMapper(self._config, self._clock)
-        source = _Input(file or sys.stdin, self._signals.wake_fd)
-        while not source.has_begun() and self._signals.number is None:
+        source = Source(file or sys.stdin, self._signals.wake_fd)
+        if not source.is_ready(0):  # the tap starts, too: what is needed then is imported meanwhile
+            import target_celonis.feed  # noqa: F401  # for what it does to later imports
+        while not source.begin() and self._signals.number is None:
             pass
         return source, mapper
 

@@ -1,0 +1,173 @@
+"""One input read in several ways: with care, in bulk, by several converters, in odd pieces.
+
+All of them must come to the same tables, states, counts, notes and errors.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from dataclasses import dataclass, field
+from mmap import mmap
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from target_celonis.clock import FakeClock
+from target_celonis.config import parse
+from target_celonis.converter_process import serve
+from target_celonis.converters import Converters, Process, WorkShare
+from target_celonis.dry_run import DryRun
+from target_celonis.errors import TargetCelonisError
+from target_celonis.feed import Feed
+from target_celonis.lines import Source
+from target_celonis.loader import Loader
+from target_celonis.mapping import StreamMapper
+from target_celonis.pusher import Pusher
+from target_celonis.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an input is read.
+
+    Attributes:
+        is_fast: Whether records are decoded in bulk.
+        converters: How many converters there are beside the reading one.
+        sizes: Sizes of the pieces in which the input comes, the last for ever; all at once if none.
+        aim_bytes: Size of a block, if not the usual one.
+    """
+
+    is_fast: bool = True
+    converters: int = 0
+    sizes: tuple[int, ...] = ()
+    aim_bytes: int | None = None
+
+
+CAREFUL = Way(is_fast=False)
+WAYS = (Way(), Way(converters=1), Way(converters=3))
+
+
+@dataclass
+class Result:
+    """What an input came to."""
+
+    tables: dict[str, tuple[str, list[tuple[Any, ...]]]] = field(default_factory=dict)
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    notes: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)
+    states: list[bytes] = field(default_factory=list)
+    error: tuple[str, str, str] | None = None
+
+
+class ThreadProcess(Process):
+    """A converter that runs in a thread: the same code and the same socket, and quickly there."""
+
+    def _start(self, memory_fd: int, memory_bytes: int) -> Connection:
+        ours, theirs = socket.socketpair()
+        connection, memory = Connection(theirs.detach()), mmap(memory_fd, memory_bytes)
+        self._thread = threading.Thread(target=self._serve, args=(connection, memory))
+        self._thread.start()
+        return Connection(ours.detach())
+
+    @staticmethod
+    def _serve(connection: Connection, memory: mmap) -> None:
+        with connection, memory:
+            serve(connection, memory)
+
+    def end(self) -> None:
+        self._connection.close()
+        self._thread.join()
+
+
+class InPieces(io.RawIOBase):
+    """A raw file that hands out its bytes in pieces of given sizes, the last size for ever."""
+
+    def __init__(self, data: bytes, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self._data = io.BytesIO(data)
+        self._sizes = list(sizes or (1 << 30,))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._sizes.pop(0) if len(self._sizes) > 1 else self._sizes[0]
+        got = self._data.read(min(size, len(buffer)))
+        buffer[: len(got)] = got
+        return len(got)
+
+
+def read(
+    data: bytes, way: Way, directory: Path, process: type[Process] = ThreadProcess, **settings: Any
+) -> Result:
+    """Read an input, as far as the chunks that would be uploaded."""
+    directory.mkdir()
+    given = {
+        "base_url": "embedded",
+        "spool_dir": str(directory / "spool"),
+        "trust_end_of_input": True,
+    }
+    config = parse(given | settings, {})
+    clock = FakeClock()
+    result = Result()
+    run_directory = RunDirectory(config.spool_dir, clock)
+    share = WorkShare(way.converters, True, 50_000_000, config.chunk_size_bytes, "int96")  # noqa: FBT003  # at once
+    converters = Converters(share, run_directory, process)
+    keep = directory / "kept"
+    pusher = Pusher(DryRun(config, keep), 1)
+    loader = Loader(
+        config, run_directory, pusher, clock, result.states.append, converters=converters
+    )
+    feed = Feed(
+        config,
+        StreamMapper(config, clock),
+        loader,
+        converters=converters,
+        changes=None,
+        clock=clock,
+        is_fast=way.is_fast,
+        block_bytes=way.aim_bytes,
+    )
+    try:
+        feed.run(Source(InPieces(data, way.sizes)), lambda: False)
+        loader.finish()
+    except TargetCelonisError as error:
+        result.error = error.code, error.message, error.next_step
+        loader.settle_after_failure()
+    finally:
+        converters.close()
+        pusher.close()
+    for report in loader.reports():
+        result.counts[report.stream] = (
+            report.read,
+            report.loaded,
+            report.merged,
+            report.deleted,
+            report.superseded,
+            report.filtered,
+            report.not_loaded,
+        )
+        result.notes[report.stream] = dict(report.rules)
+    for table in sorted(keep.glob("*")):
+        result.tables[table.name] = _table(table)
+    run_directory.close()
+    return result
+
+
+def _table(directory: Path) -> tuple[str, list[tuple[Any, ...]]]:
+    """Return a table's schema, and its rows in an order of their own."""
+    schemas = set()
+    rows: list[tuple[Any, ...]] = []
+    for path in sorted(directory.glob("*.parquet")):
+        with pq.ParquetFile(path, coerce_int96_timestamp_unit="us") as file:
+            table = file.read()
+        schemas.add(str(table.schema))
+        job = path.name[:3]
+        rows += [(job, *map(repr, row.values())) for row in table.to_pylist()]
+    (schema,) = schemas
+    return schema, sorted(rows)
