@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 
+_COLLECT_AFTER = 50_000
+"""Objects made before garbage is looked for: a block of records makes thousands, none in cycles."""
+
 
 def main() -> None:
     """Run the program and exit with its code."""
@@ -12,6 +15,7 @@ def main() -> None:
     from target_celonis.target import main as run
 
     gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
     gc.enable()
     sys.exit(run())
 

@@ -114,13 +114,25 @@ def convert(
         each, where a row of it is to be deleted, which ones as a boolean array.
 
     Raises:
-        InputError: A key is null, or a value fits no rule.
+        InputError: A key is null, or a value fits no rule; it is the first record of which that
+            is true.
         ContractError: A text is longer than any column, or a row that has no key is to be deleted.
     """
     notes.add("*", "not_finite_as_null", run.not_finite)
     notes.add("*", "surrogate_replaced", run.surrogates)
     for start in range(0, len(run.records), SLICE_ROWS):
-        yield _Slice(run, start, plan, notes).convert(deletes=deletes, refuse_long=refuse_long)
+        end = start + SLICE_ROWS
+        try:
+            converted = _Slice(run, start, end, plan, notes).convert(
+                deletes=deletes, refuse_long=refuse_long
+            )
+        except (InputError, ContractError):  # columns are read one by one: is it the first?
+            for index in range(start, min(end, len(run.records))):
+                _Slice(run, index, index + 1, plan, Notes()).convert(
+                    deletes=deletes, refuse_long=refuse_long
+                )
+            raise
+        yield converted
 
 
 def with_marks(batch: Any, deleted: Any | None) -> Any:  # pyarrow ships no types
@@ -137,17 +149,18 @@ class _Slice:
     Args:
         run: The run.
         start: Index of the first of them.
+        end: Index of the first behind them.
         plan: See ``convert``.
         notes: See ``convert``.
     """
 
-    def __init__(self, run: RecordRun, start: int, plan: TablePlan, notes: Notes) -> None:
+    def __init__(self, run: RecordRun, start: int, end: int, plan: TablePlan, notes: Notes) -> None:
         self._run = run
         self._start = start
         self._plan = plan
         self._notes = notes
         self._rows = []
-        for offset, record in enumerate(run.records[start : start + SLICE_ROWS]):
+        for offset, record in enumerate(run.records[start:end]):
             try:
                 self._rows.append(_decode_record(record))
             except (msgspec.DecodeError, UnicodeDecodeError):

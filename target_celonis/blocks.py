@@ -13,7 +13,8 @@ reads is such a message; others are not, so that states every few records cost l
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Union
 
@@ -27,6 +28,7 @@ from target_celonis.messages import (
     OtherMessage,
     RecordLine,
     RecordRun,
+    SchemaMessage,
     StateMessage,
     watch_time,
 )
@@ -58,6 +60,7 @@ class Rows:
         extracted: As of ``RecordRun``.
         batches: Record batches, each with the rows to delete if there are any.
         ticket: Where another process has the batches: its number, the block's and the place in it.
+        columns: How many columns they have.
     """
 
     stream: str
@@ -69,6 +72,7 @@ class Rows:
     extracted: dict[bytes, bytes] = field(default_factory=dict)
     batches: list[tuple[Any, Any | None]] = field(default_factory=list)
     ticket: tuple[int, int, int] | None = None
+    columns: int = 0
 
 
 class _RestartError(Exception):
@@ -83,6 +87,7 @@ class _Streams:
         decode: Decodes a line to the struct of its stream; None while no stream is active.
         by_type: The active streams, by the struct of their messages.
         active: In which segment records of an active stream were seen last.
+        announced: Streams that a SCHEMA was seen of.
         segments: How many segments there were.
     """
 
@@ -91,6 +96,7 @@ class _Streams:
         self.decode: Callable[[bytes], Any] | None = None
         self.by_type: dict[type, TypedStream] = {}
         self.active: dict[str, int] = {}
+        self.announced: set[str] = set()
         self.segments = 0
         self._is_fast = is_fast
         self._typed: dict[str, TypedStream] = {}
@@ -116,17 +122,26 @@ class _Streams:
         self.decode = msgspec.json.Decoder(union).decode if types else None
 
     def _activate(self, stream: str) -> None:
-        if len(self.active) >= _MOST_ACTIVE:
+        """Have a stream in the decoder.
+
+        Raises:
+            _RestartError: Others were left out, of which lines may have been decoded.
+        """
+        before = len(self.active)
+        if before >= _MOST_ACTIVE:
             oldest = self.segments - _LATE_SEGMENTS
             self.active = {name: seen for name, seen in self.active.items() if seen >= oldest}
+        has_left_out = len(self.active) < before
         self.active[stream] = self.segments
         self._build()
+        if has_left_out:
+            raise _RestartError
 
     def decode_again(self, line: bytes, refusal: str) -> Any | None:  # a struct
         """Try a refused line once more, if its stream's struct was not among those tried.
 
         Raises:
-            _RestartError: Its struct had to change; that may have been all.
+            _RestartError: Structs had to change; that may have been all.
         """
         try:
             head = _decode_head(line)
@@ -189,26 +204,32 @@ class BlockConverter:
             InputError: A line is no Singer message, or a value cannot be loaded.
             ContractError: As of ``batch.convert``.
         """
-        lines = block.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        block_ = _Block(lines, self.line, now, last)
+        lines = BytesIO(block).readlines()  # twice as fast as to split, which looks at each byte
+        longest = max(map(len, lines), default=0)
+        block_ = _Block(lines, self.line, now, last, longest)
         start = 0
         while start < len(lines):
             self._streams.segments += 1
             segment = self._segment(block_, start)
+            failure = segment.failure
+            if failure is not None:  # what comes before it counts, and nothing behind it
+                sound = lines[: failure[0] - block_.before - 1]
+                segment = self._segment(replace(block_, lines=sound, last=False), start)
             start = segment.end
             self.line = block_.before + start
-            yield from segment.items()
+            yield from segment.items
+            if failure is not None:
+                raise failure[1]
 
     def _segment(self, block: _Block, start: int) -> _Segment:
-        """Decode a segment, once more each time that a struct had to change."""
+        """Read a segment, once more each time that a struct had to change."""
         while True:
             segment = _Segment(self._streams, self._parser, block, start)
             try:
                 segment.decode()
             except _RestartError:
                 continue
+            segment.convert()
             return segment
 
 
@@ -229,12 +250,14 @@ class _Block:
         before: Number of the line before them.
         now: See ``BlockConverter.convert``.
         last: See there.
+        longest_bytes: Length of the longest line.
     """
 
     lines: list[bytes]
     before: int
     now: float
     last: bool
+    longest_bytes: int
 
 
 class _Segment:
@@ -248,10 +271,14 @@ class _Segment:
 
     Attributes:
         end: Index of the first line behind it.
+        items: What its lines say, if none has a fault.
+        failure: The first line that has a fault, and the fault.
     """
 
     def __init__(self, streams: _Streams, parser: MessageParser, block: _Block, start: int) -> None:
         self.end = len(block.lines)
+        self.items: list[Rows | RecordRun | OtherMessage] = []
+        self.failure: tuple[int, TargetCelonisError] | None = None
         self._streams = streams
         self._parser = parser
         self._lines = block.lines
@@ -259,13 +286,13 @@ class _Segment:
         self._before = block.before
         self._now = block.now
         self._last = block.last
+        self._longest_bytes = block.longest_bytes
         self._decoded: list[Any] = []  # a struct for each line, None where the line was refused
         self._careful: dict[str, list[RecordLine]] = {}
         self._runs: list[RecordRun] = []
         self._newest: dict[str, RecordRun] = {}
         self._states: list[StateMessage] = []
-        self._boundary: OtherMessage | None = None
-        self._failure: tuple[int, TargetCelonisError] | None = None
+        self._boundary: RecordRun | OtherMessage | None = None
 
     # --- lines
 
@@ -297,18 +324,22 @@ class _Segment:
         try:
             message = self._parse(place)
         except TargetCelonisError as error:
-            self._failure = self._before + place + 1, error
-            self.end = len(self._lines)
+            self.failure = self._before + place + 1, error
             return False
         if message is None:
             return True
         if isinstance(message, RecordLine):
-            self._take_record(message)
-            return True
-        if isinstance(message, StateMessage) and not message.names_syncing:
+            run = self._take_record(message)
+            if run is None:
+                return True
+            self._boundary = run
+        elif isinstance(message, StateMessage) and not message.names_syncing:
             self._states.append(message)
             return True
-        self._boundary = message
+        else:
+            self._boundary = message
+            if isinstance(message, SchemaMessage):
+                self._streams.announced.add(message.stream)
         self.end = place + 1
         return False
 
@@ -319,35 +350,32 @@ class _Segment:
             last=self._last and place + 1 == len(self._lines),
         )
 
-    def _take_record(self, record: RecordLine) -> None:
+    def _take_record(self, record: RecordLine) -> RecordRun | None:
+        """Take a record; return it if its stream is unknown, which may end the run."""
         if record.stream in self._streams.intakes:
             self._careful.setdefault(record.stream, []).append(record)
-            return
+            return None
         run = self._newest.get(record.stream)
-        if run is None or run.version != record.version:
-            run = self._newest[record.stream] = RecordRun(record.stream, record.version)
-            self._runs.append(run)
+        is_known = record.stream in self._streams.announced
+        if run is None or run.version != record.version or not is_known:
+            run = RecordRun(record.stream, record.version)
+            if is_known:
+                self._newest[record.stream] = run
+                self._runs.append(run)
         run.add(record)
+        return None if is_known else run
 
     # --- what they become
 
-    def items(self) -> Iterator[Rows | RecordRun | OtherMessage]:
-        """Yield what the lines say.
-
-        Raises:
-            TargetCelonisError: The fault of the first line that has one.
-        """
+    def convert(self) -> None:
+        """Find what the lines say, or the first fault."""
         found: list[Rows | RecordRun] = [*self._runs]
         for group in self._groups():
             found += group
         found.sort(key=lambda rows: rows.first_sequence)
-        failed_at = self._failure[0] if self._failure else None
-        yield from (rows for rows in found if failed_at is None or rows.first_sequence < failed_at)
-        yield from (state for state in self._states if failed_at is None or state.line < failed_at)
-        if self._failure is not None:
-            raise self._failure[1]
+        self.items = [*found, *self._states]
         if self._boundary is not None:
-            yield self._boundary
+            self.items.append(self._boundary)
 
     def _groups(self) -> Iterator[list[Rows]]:
         """Yield the rows of each stream."""
@@ -381,10 +409,13 @@ class _Segment:
         if one_version and all(line.version == version for line in careful):
             notes = Notes()
             try:
-                batches = typed.convert(messages, notes, version, self._now)
+                batches = typed.convert(
+                    messages, notes, version, self._now, longest_bytes=self._longest_bytes
+                )
             except RefusedError:
                 return self._careful_rows(typed.intake, self._all_with_care(messages, careful))
             rows = Rows(typed.intake.stream, version, len(messages), 0, 0, notes, {}, batches)
+            rows.columns = len(typed.intake.plan.columns)
             rows.first_sequence, rows.last_sequence = self._ends(messages)
             if typed.intake.watches_time:
                 for text in {bytes(message.time_extracted) for message in messages}:
@@ -393,7 +424,9 @@ class _Segment:
             if not careful:
                 return [rows]
             found = self._careful_rows(typed.intake, careful)
-            return [_joined(rows, self._places(messages), found, careful)] if found else [rows]
+            if self.failure is not None:
+                return []
+            return [_joined(rows, self._places(messages), found, careful)]
         return self._careful_rows(typed.intake, self._all_with_care(messages, careful))
 
     def _places(self, messages: list[Any]) -> list[int]:
@@ -445,8 +478,8 @@ class _Segment:
             rows.batches = self._batches(intake, run, rows.notes)
         except TargetCelonisError as error:
             line, error = self._first_fault(intake, run, error)
-            if self._failure is None or line < self._failure[0]:
-                self._failure = line, error
+            if self.failure is None or line < self.failure[0]:
+                self.failure = line, error
         return rows
 
     def _batches(
@@ -490,9 +523,8 @@ def _joined(rows: Rows, places: list[int], found: list[Rows], careful: list[Reco
     rows.notes.counts.update(found[0].notes.counts)
     for text in found[0].extracted.values():
         watch_time(text, rows.extracted)
-    if table.num_rows == len(order):  # else a fault was found, and none of them is loaded
-        (batch,) = table.take(order).combine_chunks().to_batches()
-        rows.batches = [(batch, deleted)]
+    (batch,) = table.take(order).combine_chunks().to_batches()
+    rows.batches = [(batch, deleted)]
     rows.count += found[0].count
     rows.first_sequence = min(rows.first_sequence, found[0].first_sequence)
     rows.last_sequence = max(rows.last_sequence, found[0].last_sequence)

@@ -35,7 +35,7 @@ from target_celonis.converter_orders import (
     Setup,
     Written,
 )
-from target_celonis.errors import TargetCelonisError
+from target_celonis.errors import TargetCelonisError, unwritable
 from target_celonis.holdings import Holdings
 from target_celonis.message_parser import MessageParser
 from target_celonis.messages import StateMessage
@@ -85,7 +85,9 @@ class Worker:
         self._setup = setup
         self._memory = memory
         parser = MessageParser(
-            keep_time_extracted=setup.keeps_time, watch_time_extracted=setup.watches_time
+            keep_time_extracted=setup.keeps_time,
+            watch_time_extracted=setup.watches_time,
+            begins_input=False,
         )
         self._converter = BlockConverter(parser)
         self._intakes: dict[str, Intake] = {}
@@ -162,7 +164,10 @@ class Worker:
     def _fresh_directory(self, table: str) -> Path:  # noqa: ARG002  # told apart by number alone
         self._directories += 1
         path = self._setup.directory / f"{self._directories:04d}"
-        path.mkdir(mode=0o700, parents=True)
+        try:
+            path.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise unwritable(path, error) from None
         return path
 
 

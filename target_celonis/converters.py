@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -121,6 +122,9 @@ class Process:
 
     def __init__(self, setup: Setup, memory_fd: int, memory_bytes: int) -> None:
         self._connection = self._start(memory_fd, memory_bytes)
+        self._answers: deque[Any] = deque()
+        self._poll = select.poll()
+        self._poll.register(self._connection, select.POLLIN | select.POLLOUT)
         self.is_ready = False
         self.flying = 0
         self.send(setup)
@@ -150,9 +154,13 @@ class Process:
         """Give an order.
 
         Raises:
-            LimitError: The process has ended.
+            TargetCelonisError: The process has ended.
         """
         try:
+            # A process that sends does not read: were its answers not taken, each would wait for
+            # the other.
+            while not self._poll.poll()[0][1] & ~select.POLLIN:
+                self._answers.append(self._receive())
             self._connection.send(order)
         except OSError:
             raise self._ended() from None
@@ -160,7 +168,7 @@ class Process:
     def has_answer(self) -> bool:
         """Return whether an answer is there."""
         try:
-            return self._connection.poll()
+            return bool(self._answers) or self._connection.poll()
         except OSError:
             raise self._ended() from None
 
@@ -168,9 +176,11 @@ class Process:
         """Wait for the next answer.
 
         Raises:
-            LimitError: The process has ended.
-            TargetCelonisError: It could not write rows.
+            TargetCelonisError: The process has ended.
         """
+        return self._answers.popleft() if self._answers else self._receive()
+
+    def _receive(self) -> Any:  # a dataclass of converter_process
         try:
             answer = self._connection.recv()
         except (EOFError, OSError):
@@ -179,7 +189,14 @@ class Process:
             raise answer.error
         return answer
 
-    def _ended(self) -> LimitError:
+    def _ended(self) -> TargetCelonisError:
+        """Return why it ended: what it said last, or that it ended early."""
+        last = None
+        with suppress(EOFError, OSError):
+            while not isinstance(last, Failed):
+                last = self._connection.recv()
+        if isinstance(last, Failed):
+            return last.error
         how = "ended"
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(_END_SECONDS)
@@ -228,6 +245,11 @@ class Converters:
         self._blocks = 0
         self._converted: dict[int, Converted] = {}
         self._holders: dict[str, set[int]] = {}
+
+    @property
+    def count(self) -> int:
+        """How many processes there are, or may yet be."""
+        return self._share.processes
 
     @property
     def can_start(self) -> bool:
@@ -360,12 +382,17 @@ class Converters:
 
     # --- rows
 
-    def keep(self, rows: Rows) -> None:
-        """Have rows of a converted block written."""
+    def keep(self, rows: Rows, order: int) -> None:
+        """Have rows of a converted block written.
+
+        Args:
+            rows: The rows.
+            order: Tells which rows came later, among all that are kept of their stream.
+        """
         if rows.ticket is None:
             return
         number, block, place = rows.ticket
-        self._processes[number].send(Keep(block, place, rows.stream, rows.first_sequence))
+        self._processes[number].send(Keep(block, place, rows.stream, order))
         self._holders.setdefault(rows.stream, set()).add(number)
 
     def finish(self, stream: str) -> list[Chunk]:

@@ -20,7 +20,8 @@ def usable_cores(control_groups: Path = Path("/sys/fs/cgroup")) -> int:
         cores = len(os.sched_getaffinity(0))  # absent on macOS and Windows
     except AttributeError:
         cores = os.cpu_count() or 1
-    return max(1, min(cores, _quota(control_groups) or cores))
+    quota = _quota(control_groups)
+    return max(1, cores if quota is None else min(cores, quota))
 
 
 def _quota(control_groups: Path) -> int | None:

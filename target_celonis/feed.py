@@ -60,7 +60,7 @@ def work_share(config: Config) -> WorkShare:
     return WorkShare(
         processes,
         config.converter_processes is not None,
-        share // max(1, processes),
+        share // (1 + processes),
         config.chunk_size_bytes,
         config.timestamp_encoding,
         keeps_time=config.add_record_metadata,

@@ -47,7 +47,6 @@ class Source:
             self._file = io.BytesIO(file.read().encode())
         self._wake_fd = wake_fd
         self._idle_seconds = idle_seconds
-        self._buffer = bytearray(BLOCK_BYTES)
         self._first: bytes | None = None
         self._fd = self._selectable_fd()
 
@@ -93,8 +92,10 @@ class Source:
             return first
         if not self.is_ready(wait_seconds):
             return None
-        got = self._file.readinto(self._buffer)  # type: ignore[attr-defined]  # raw or BytesIO
-        return None if got is None else bytes(memoryview(self._buffer)[:got])
+        if self._fd is not None:
+            return os.read(self._fd, BLOCK_BYTES)
+        got = self._file.read(BLOCK_BYTES)
+        return None if got is None else got
 
 
 class LongLineError(Exception):
@@ -156,11 +157,15 @@ class Blocks:
             late = piece is None or time.monotonic() - since >= _GATHER_SECONDS
             if has_whole_line and (enough or late):
                 self.is_waited_for = enough and not late
-                data = b"".join(held)
-                end = data.rfind(b"\n") + 1
-                held, held_bytes, has_whole_line = [data[end:]], len(data) - end, False
+                last = held.pop()
+                if b"\n" not in last:  # a long line that is not at its end
+                    last = b"".join((*held, last))
+                    held = []
+                end = last.rfind(b"\n") + 1
+                data = b"".join((*held, memoryview(last)[:end]))
+                held, held_bytes, has_whole_line = [last[end:]], len(last) - end, False
                 since = time.monotonic()
-                yield Block(data if not held_bytes else data[:end])
+                yield Block(data)
             if piece is None:
                 yield None
             elif not has_whole_line and held_bytes > self.line_limit_bytes:

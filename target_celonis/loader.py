@@ -86,7 +86,8 @@ class Loader:
         self._streams: dict[str, Stream] = {}
         self._tables: dict[str, str] = {}
         self._ledger = self.dispatch.ledger
-        self._holdings = Holdings(config.memory_limit_bytes // BUFFER_SHARE)
+        processes = 1 + (converters.count if converters is not None else 0)
+        self._holdings = Holdings(config.memory_limit_bytes // BUFFER_SHARE // processes)
         self._checkpoint_at = self._progress_at = self._ask_again_at = clock.monotonic()
         self._read_rows = 0
         self._say_once = SayOnce()

@@ -116,15 +116,21 @@ class MessageParser:
     Args:
         keep_time_extracted: See ``read_messages``.
         watch_time_extracted: See ``read_messages``.
+        begins_input: Whether the first line is that of the input, where a byte order mark may be.
 
     Attributes:
         line: The last line that was parsed.
     """
 
     def __init__(
-        self, *, keep_time_extracted: bool = False, watch_time_extracted: bool = False
+        self,
+        *,
+        keep_time_extracted: bool = False,
+        watch_time_extracted: bool = False,
+        begins_input: bool = True,
     ) -> None:
         self.line = 0
+        self._begins_input = begins_input
         self._keep_time_extracted = keep_time_extracted
         self._watch_time_extracted = watch_time_extracted
 
@@ -200,7 +206,7 @@ class MessageParser:
     def _decode(self, line: bytes, *, last: bool) -> tuple[_Envelope, bytes, int, int]:
         """Decode a line; return its text as it was decoded, and what was repaired in it."""
         text, not_finite, surrogates = line, 0, 0
-        if self.line == 1 and line.startswith(BYTE_ORDER_MARK):
+        if self.line == 1 and self._begins_input and line.startswith(BYTE_ORDER_MARK):
             text = line[len(BYTE_ORDER_MARK) :]
         try:
             try:
@@ -208,13 +214,13 @@ class MessageParser:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 text, not_finite, surrogates = repair(text)
                 message = self._decode_again(text, last=last)
+            twice = text.count(b'"type"') != 1
+            if twice or (b"\\u00" in text and _ESCAPED_TYPE.search(text)):
+                self._refuse_two_types(text, message)
         except RecursionError:
             raise InputError(
                 "TC-INPUT-01", f"Line {self.line} is nested too deeply to be read."
             ) from None
-        twice = text.count(b'"type"') != 1
-        if twice or (b"\\u00" in text and _ESCAPED_TYPE.search(text)):
-            self._refuse_two_types(text, message)
         return message, text, not_finite, surrogates
 
     def _decode_again(self, text: bytes, *, last: bool) -> _Envelope:
@@ -249,18 +255,20 @@ class MessageParser:
         )
 
     def _refuse_two_types(self, text: bytes, message: _Envelope) -> None:
-        """Refuse a message that says twice what it is: readers would differ on its meaning."""
+        """Refuse a message that is of two types: readers would differ on its meaning."""
         inner = bytes(message.record or message.schema)
         once = text.count(b'"type"') - inner.count(b'"type"') == 1
         if once and not _ESCAPED_TYPE.search(text):
             return
-        outer: list[str] = []
+        types: set[str] = set()
 
         def remember(pairs: list[tuple[str, Any]]) -> None:
-            outer[:] = [name for name, _ in pairs]  # the outermost object comes last
+            types.clear()  # the outermost object comes last
+            types.update(value for name, value in pairs if name == "type" and type(value) is str)
 
-        json.loads(text, object_pairs_hook=remember, parse_int=str, parse_float=str)
-        if outer.count("type") > 1:
+        shown = text.decode(errors="replace")  # what is not UTF-8 is none of a type
+        json.loads(shown, object_pairs_hook=remember, parse_int=str, parse_float=str)
+        if len(types) > 1:
             raise InputError(
                 "TC-INPUT-03", f"The message in line {self.line} has more than one `type`."
             )

@@ -135,7 +135,7 @@ def _float(raw: bytes, index: int, note: _Note) -> float | None:
         raise MisfitError(index, "is not a number")
     if raw.startswith(b'"'):
         note("text_as_value")
-    value = float(text)
+    value = 0.0 if raw == b"-0" else float(text)  # a whole number, which knows no sign of zero
     if value - value != 0.0:  # NaN or an infinity
         note("not_finite_as_null")
         return None

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from target_celonis.blocks import Rows
 from target_celonis.converters import SLOT_BYTES
 from target_celonis.lines import LongLineError, line_too_long
 from target_celonis.messages import Idle, StateMessage
@@ -17,7 +18,7 @@ from target_celonis.messages import Idle, StateMessage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from target_celonis.blocks import BlockConverter, Rows
+    from target_celonis.blocks import BlockConverter
     from target_celonis.clock import Clock
     from target_celonis.converters import Converters, Flight
     from target_celonis.lines import Block, Blocks
@@ -28,10 +29,12 @@ _WORTH_A_START = 12
 """Blocks in a row that were waited for, after which other processes are started: where the tap is
 the slower one, they would be of no use."""
 
-_WORTH_A_CONVERSION = 50
-"""Rows of a stream that a block should have."""
+_WORTH_A_COLUMN_BYTES = 20_000
+"""Bytes of a block for each column of each stream in it: what is done once for each column, however
+many rows there are, weighs little then."""
 
 _LARGEST_AIM_BYTES = 2 << 20
+"""Size that is still doubled: blocks of up to twice as much, and the line at their end, fit."""
 
 
 class Reader:
@@ -146,7 +149,8 @@ class Reader:
                 item.first_sequence += before
                 item.last_sequence += before
                 yield item
-        self._aim(len(converted.items), converted.lines)
+        columns = sum(item.columns for item in converted.items if isinstance(item, Rows))
+        self._aim(flight.size_bytes, columns)
 
     def _fly_again(self) -> None:
         """Have blocks that are under way converted anew, by what is known of streams now."""
@@ -159,14 +163,14 @@ class Reader:
 
     def _convert(self, data: bytes, now: float, *, last: bool = False) -> Iterator[Rows | Message]:
         """Convert a block in this process."""
-        before = self._converter.line
-        items = 0
+        columns = 0
         for item in self._converter.convert(data, now, last=last):
-            items += 1
+            columns += item.columns if isinstance(item, Rows) else 0
             yield item
-        self._aim(items, self._converter.line - before)
+        self._aim(len(data), columns)
 
-    def _aim(self, items: int, lines: int) -> None:
-        """Read larger blocks where many streams share them: few rows at a time cost more."""
-        if items * _WORTH_A_CONVERSION > lines and self._blocks.aim_bytes < _LARGEST_AIM_BYTES:
-            self._blocks.aim_bytes *= 2
+    def _aim(self, size_bytes: int, columns: int) -> None:
+        """Read larger blocks where many columns share them."""
+        aim = self._blocks.aim_bytes
+        if columns * _WORTH_A_COLUMN_BYTES > size_bytes >= aim and aim < _LARGEST_AIM_BYTES:
+            self._blocks.aim_bytes += aim // 2

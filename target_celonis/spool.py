@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     from target_celonis.spans import Spans
     from target_celonis.table import TablePlan
 
-ROW_GROUP_BYTES = 16 << 20
+ROW_GROUP_BYTES = 8 << 20
 """Arrow bytes of a row group at most: what is held in memory for one stream."""
 
+_LOOSE_BATCHES = 1000
+"""Batches that are held one by one: each takes more memory than a few rows do."""
+
 _FOOTER_BYTES_PER_COLUMN = 300
-_WORTH_A_DICTIONARY = 2
-"""How often a value must occur in the mean for a dictionary to pay off: where most values are
-unlike, making it takes half of all the time that writing takes."""
+_SAMPLE_ROWS = 20_000
+_FEW_DISTINCT = 0.7
+"""Share of unlike values in a sample, below which a dictionary of a column's values is made: where
+most are unlike, making it takes half of all the time that writing takes, and saves nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class ChunkWriter:
         date_times = sum(column.kind is Kind.DATETIME for column in plan.columns)
         self._extra_bytes_per_row = 4 * date_times + len(plan.columns)
         self._batches: list[Any] = []
+        self._loose = 0
         self._chunks: list[Chunk] = []
         self._parquet: Any = None
         self._sink: Any = None
@@ -119,12 +124,22 @@ class ChunkWriter:
             spans: Tell which of them came later, among all writers of the table.
         """
         self._batches.append(batch)
+        self._loose += 1
+        if self._loose == _LOOSE_BATCHES:
+            self._join()
         for order, rows in spans or ((0, batch.num_rows),):
             self._spans.add(order, rows)
         self.held_bytes += batch.nbytes
         self.rows += batch.num_rows
         if self.held_bytes >= self._row_group_bytes:
             self.flush()
+
+    def _join(self) -> None:
+        """Make one batch of the last ones."""
+        loose = self._batches[-self._loose :]
+        table = pa.Table.from_batches(loose, schema=self.plan.arrow_schema).combine_chunks()
+        self._batches[-self._loose :] = table.to_batches()
+        self._loose = 0
 
     def flush(self) -> None:
         """Write what is held as row groups.
@@ -135,7 +150,7 @@ class ChunkWriter:
         if not self._batches:
             return
         table = pa.Table.from_batches(self._batches, schema=self.plan.arrow_schema)
-        self._batches, self.held_bytes = [], 0
+        self._batches, self._loose, self.held_bytes = [], 0, 0
         table = table.combine_chunks()  # a page is written for each piece of a column
         try:
             for part in self._parts(table):
@@ -234,7 +249,7 @@ class ChunkWriter:
 
     def abandon(self) -> None:
         """Write nothing more, and remove what was written."""
-        self._batches, self.held_bytes = [], 0
+        self._batches, self._loose, self.held_bytes = [], 0, 0
         if self._parquet is not None:
             with suppress(OSError):
                 self._parquet.close()
@@ -259,7 +274,8 @@ def _repeats(column: Any) -> bool:  # pyarrow ships no types
     """Return whether a dictionary of a column's values pays off."""
     if pa.types.is_boolean(column.type):
         return False
-    return bool(pc.count_distinct(column).as_py() * _WORTH_A_DICTIONARY < len(column))
+    sample = column.slice(0, _SAMPLE_ROWS)
+    return bool(pc.count_distinct(sample).as_py() < _FEW_DISTINCT * len(sample))
 
 
 def read_row_groups(chunk: Chunk, columns: Sequence[str] | None = None) -> Any:

@@ -101,6 +101,8 @@ class Stream:
         self._writer: TableWriter | None = None
         self._converters = converters
         self._is_held_elsewhere = False
+        self._newest_holder: int | None = None
+        self._newest_order = 0
         self._chunks: list[Chunk] = []
         self._older: list[Chunk] = []
         self._older_rows = 0
@@ -221,10 +223,21 @@ class Stream:
         """Hold converted records."""
         self.convert()
         if rows.ticket is not None and self._converters is not None:
-            self._converters.keep(rows)
+            self._converters.keep(rows, self._order(rows.ticket[0], rows.first_sequence))
             self._is_held_elsewhere = True
         for batch, deleted in rows.batches:
-            self._write(batch, deleted, rows.first_sequence)
+            self._write(batch, deleted, self._order(None, rows.first_sequence))
+
+    def _order(self, holder: int | None, sequence: int) -> int:
+        """Return what tells which rows came later: the same as long as one process holds them all.
+
+        Args:
+            holder: The process that is to hold rows; None for this one.
+            sequence: Sequence number of the first of them.
+        """
+        if holder != self._newest_holder:
+            self._newest_holder, self._newest_order = holder, sequence
+        return self._newest_order
 
     def _begin_version(self) -> None:
         """Put the rows of an older version aside: they go only if a newer one is activated."""
@@ -332,7 +345,7 @@ class Stream:
         for batch, deleted in convert(
             run, self.plan, self.notes, deletes=self.deletes, refuse_long=self.refuses_long
         ):
-            self._write(batch, deleted, run.first_sequence)
+            self._write(batch, deleted, self._order(None, run.first_sequence))
 
     @property
     def refuses_long(self) -> bool:

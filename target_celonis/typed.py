@@ -13,6 +13,7 @@ that only, ``adapt`` makes the struct as lenient as need be, for this property a
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -105,6 +106,7 @@ class _Layout:
         unknown: Properties that the SCHEMA lacks, which come next.
         sparse: Properties that a record may lack.
         struct: Arrow type of the first fields.
+        may_miss: Names of columns whose fields may be unset.
     """
 
     dense: list[Column] = field(default_factory=list)
@@ -114,6 +116,7 @@ class _Layout:
     unknown: list[str] = field(default_factory=list)
     sparse: set[str] = field(default_factory=set)
     struct: Any = None
+    may_miss: frozenset[str] = frozenset()
 
     @property
     def fields(self) -> list[Column]:
@@ -185,6 +188,7 @@ class TypedStream:
         except (TypeError, ValueError):  # a name that a struct cannot have
             raise UntypedError from None
         layout.dense, layout.loose = dense, loose
+        layout.may_miss = frozenset(c.name for c in loose if self._may_miss(c))
         layout.struct = pa.struct([(str(i), _ARROW[c.kind]) for i, c in enumerate(dense)])
         return made
 
@@ -231,7 +235,13 @@ class TypedStream:
         return True
 
     def convert(
-        self, messages: Sequence[Any], notes: Notes, version: int | None, now: float
+        self,
+        messages: Sequence[Any],
+        notes: Notes,
+        version: int | None,
+        now: float,
+        *,
+        longest_bytes: int,
     ) -> list[tuple[Any, Any | None]]:
         """Turn messages into record batches.
 
@@ -240,6 +250,7 @@ class TypedStream:
             notes: Takes the count of every rule applied; as it was, if they are refused.
             version: The version of all of them.
             now: When they were received, in seconds since 1970.
+            longest_bytes: No line is longer, and so no text.
 
         Returns:
             As ``batch.convert``.
@@ -251,9 +262,9 @@ class TypedStream:
         made = []
         try:
             for start in range(0, len(messages), SLICE_ROWS):
-                slice_ = _Slice(
-                    self.intake, self._layout, messages[start : start + SLICE_ROWS], counts
-                )
+                some = messages[start : start + SLICE_ROWS]
+                slice_ = _Slice(self.intake, self._layout, some, counts)
+                slice_.longest_bytes = longest_bytes
                 made.append(slice_.convert(version, now))
         except (
             MisfitError,
@@ -277,6 +288,9 @@ class _Slice:
         layout: Where their structs have what.
         messages: The messages.
         counts: Takes the count of every rule applied, by property and rule.
+
+    Attributes:
+        longest_bytes: No text is longer.
     """
 
     def __init__(
@@ -293,6 +307,7 @@ class _Slice:
         self._rows: list[tuple[Any, ...]] = [
             *map(msgspec.structs.astuple, map(_record_of, messages))
         ]
+        self.longest_bytes = sys.maxsize
         self._gone: list[bool] | None = None
 
     def convert(self, version: int | None, now: float) -> tuple[Any, Any | None]:
@@ -387,17 +402,21 @@ class _Slice:
     # --- columns
 
     def _loose_column(self, column: Column, values: list[Any]) -> Any:  # pyarrow ships no types
-        if any(map(_is_unset, values)):
+        if column.name in self._layout.may_miss:
             missing = sum(map(_is_unset, values))
             if column.property_name != DELETED_AT:  # most records have no need of it
                 self._note(column.property_name, "missing_as_null", missing)
-            values = [None if _is_unset(value) else value for value in values]
+            lacking = _RAW_NULL if column.kind is Kind.JSON else None
+            values = [lacking if _is_unset(value) else value for value in values]
         if column.kind is not Kind.JSON:
             return self._finished(column, pa.array(values, _ARROW[column.kind]))
-        texts = [
-            None if value is None or (text := bytes(value)) == _NULL else text for value in values
-        ]
-        return self._finished(column, pa.array(texts, pa.binary()).cast(pa.string()))
+        if self._gone is not None:
+            values = [_RAW_NULL if value is None else value for value in values]
+        texts = pa.array(list(map(bytes, values)), pa.binary()).cast(pa.string())
+        nulls = pc.equal(texts, _NULL_TEXT)
+        if nulls.true_count:
+            texts = pc.if_else(nulls, _NO_TEXT, texts)
+        return self._finished(column, texts)
 
     def _finished(self, column: Column, array: Any) -> Any:  # pyarrow ships no types
         """Return a column as its kind wants it, proven."""
@@ -410,7 +429,7 @@ class _Slice:
                 raws = [None if v is None else msgspec.Raw(_encode(v)) for v in array.to_pylist()]
                 done = READERS[column.kind](raws, self._noting(column))
             array = done
-        elif column.is_text:
+        elif column.is_text and self.longest_bytes > column.longest:
             refuses = self._intake.refuse_long or column.is_key
             if refuses and may_be_too_long(column, array):
                 raise MisfitError(0, "may be longer than its column")
@@ -419,10 +438,13 @@ class _Slice:
         return array
 
     def _constant(self, column: Column, version: int | None, now: float) -> Any:  # pyarrow
-        """Return a metadata column."""
+        """Return a metadata column, in which rows to delete have nothing."""
         rows = len(self._messages)
         if column.property_name == "_sdc_extracted_at":
             raws = [message.time_extracted or msgspec.Raw(_NULL) for message in self._messages]
+            if self._gone is not None:
+                pairs = zip(raws, self._gone, strict=True)
+                raws = [msgspec.Raw(_NULL) if is_gone else raw for raw, is_gone in pairs]
             array = READERS[column.kind](raws, self._noting(column))
         else:
             received = datetime.fromtimestamp(now, UTC).isoformat()
@@ -433,7 +455,9 @@ class _Slice:
             }.get(column.property_name, received)
             one = READERS[column.kind](
                 [msgspec.Raw(_encode(value))],
-                lambda rule, times=1: self._note(column.property_name, rule, times * rows),
+                lambda rule, times=1: self._note(
+                    column.property_name, rule, times * (rows - sum(self._gone or ()))
+                ),
             )
             array = pa.repeat(one[0], rows)
         if self._gone is not None:
@@ -444,6 +468,9 @@ class _Slice:
 _encode = msgspec.json.Encoder().encode
 _record_of = attrgetter("record")
 _UNSET_RAW = msgspec.Raw(b"")
+_RAW_NULL = msgspec.Raw(b"null")
+_NULL_TEXT = pa.scalar("null")
+_NO_TEXT = pa.scalar(None, pa.string())
 _ODD_DIGITS = r"\.[0-9]{6}[0-9]*[1-9]"
 
 

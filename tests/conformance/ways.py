@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from mmap import mmap
 from multiprocessing.connection import Connection
@@ -15,21 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from target_celonis.blocks import BlockConverter, Rows
 from target_celonis.clock import FakeClock
 from target_celonis.config import parse
 from target_celonis.converter_process import serve
 from target_celonis.converters import Converters, Process, WorkShare
 from target_celonis.dry_run import DryRun
-from target_celonis.errors import TargetCelonisError
+from target_celonis.errors import InputError, TargetCelonisError
 from target_celonis.feed import Feed
-from target_celonis.lines import Source
+from target_celonis.lines import Blocks, Source
 from target_celonis.loader import Loader
 from target_celonis.mapping import StreamMapper
+from target_celonis.message_parser import MessageParser
+from target_celonis.messages import RecordRun, SchemaMessage, watch_time
+from target_celonis.metadata import METADATA_COLUMNS
 from target_celonis.pusher import Pusher
 from target_celonis.run_directory import RunDirectory
+from target_celonis.table import plan_table, widen
+from target_celonis.typed import Intake
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from target_celonis.stream_rules import ColumnRule
+    from target_celonis.table import TablePlan
 
 
 @dataclass(frozen=True)
@@ -171,3 +182,69 @@ def _table(directory: Path) -> tuple[str, list[tuple[Any, ...]]]:
         rows += [(job, *map(repr, row.values())) for row in table.to_pylist()]
     (schema,) = schemas
     return schema, sorted(rows)
+
+
+@dataclass
+class Decoded:
+    """What the lines of an input came to, before anything is made of it."""
+
+    rows: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    notes: dict[str, Counter[tuple[str, str]]] = field(default_factory=dict)
+    times: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+    others: list[Any] = field(default_factory=list)
+    error: tuple[str, str, str] | None = None
+
+
+def decode(
+    data: bytes,
+    way: Way,
+    rules: Sequence[ColumnRule] = (),
+    *,
+    adds_metadata: bool = False,
+    watches_time: bool = False,
+    **intake: bool,
+) -> Decoded:
+    """Read an input, as far as converted rows; without other converters."""
+    parser = MessageParser(keep_time_extracted=adds_metadata, watch_time_extracted=watches_time)
+    converter = BlockConverter(parser, is_fast=way.is_fast)
+    blocks = Blocks(Source(InPieces(data, way.sizes)), 50_000_000, way.aim_bytes)
+    decoded = Decoded()
+    plans: dict[str, TablePlan] = {}
+    try:
+        for block in blocks.read():
+            if block is None:
+                continue
+            for item in converter.convert(block.data, 1_700_000_000.25, last=block.is_last):
+                if isinstance(item, Rows):
+                    _take_rows(item, decoded)
+                elif isinstance(item, RecordRun):
+                    raise InputError("TC-INPUT-05", item.place(0))
+                else:
+                    decoded.others.append(item)
+                if isinstance(item, SchemaMessage):
+                    name, schema = item.stream, item.schema
+                    if adds_metadata:
+                        schema = {"properties": schema["properties"] | METADATA_COLUMNS}
+                    plan = plan_table(name, "t", schema, item.key_properties, rules)
+                    plan = plans[name] = widen(plans[name], plan) if name in plans else plan
+                    more = {"adds_metadata": adds_metadata, "watches_time": watches_time}
+                    converter.set_stream(Intake(name, plan, started_at=7, **more, **intake))
+    except TargetCelonisError as error:
+        decoded.error = error.code, error.message, error.next_step
+    decoded.others.sort(key=lambda message: message.line)
+    return decoded
+
+
+def _take_rows(rows: Rows, decoded: Decoded) -> None:
+    found = decoded.rows.setdefault(rows.stream, [])
+    before = len(found)
+    for batch, deleted in rows.batches:
+        gone = [False] * batch.num_rows if deleted is None else deleted.to_pylist()
+        columns = [map(repr, column.to_pylist()) for column in batch.columns]
+        found += zip(gone, [rows.version] * batch.num_rows, *columns, strict=True)
+    assert len(found) - before == rows.count > 0
+    assert rows.last_sequence - rows.first_sequence >= rows.count - 1
+    decoded.notes.setdefault(rows.stream, Counter()).update(rows.notes.counts)
+    times = decoded.times.setdefault(rows.stream, {})
+    for text in rows.extracted.values():
+        watch_time(text, times)

@@ -76,6 +76,7 @@ EVERY_SETTING: dict[str, tuple[Any, Any, str, Any]] = {
     "spool_dir": ("/a", Path("/a"), "/b", Path("/b")),
     "spool_limit_gb": (0.5, 500_000_000, "20", 20_000_000_000),
     "parallel_uploads": (1, 1, "32", 32),
+    "converter_processes": (0, 0, "32", 32),
     "submits_per_hour": (1, 1, "250", 250),
     "on_submit_limit": ("wait", "wait", "fail", "fail"),
     "data_jobs": (
@@ -161,6 +162,7 @@ def test_defaults() -> None:
     assert config.checkpoint_interval_seconds == 1800
     assert config.memory_limit_bytes == 400_000_000
     assert config.parallel_uploads == 4
+    assert config.converter_processes is None
     assert config.wait_timeout_seconds == 7200
     assert config.signal_grace_seconds == 20
     assert config.timestamp_encoding == "int96"
@@ -263,6 +265,8 @@ def test_a_variable_of_the_wrong_kind_is_refused(setting: Setting) -> None:
         ("memory_limit_mb", 63),
         ("parallel_uploads", 0),
         ("parallel_uploads", 33),
+        ("converter_processes", -1),
+        ("converter_processes", 33),
         ("checkpoint_interval_minutes", -0.1),
         ("wait_timeout_minutes", 0),
         ("signal_grace_seconds", -1),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from target_celonis.kinds import Kind
 from target_celonis.merge import Merged, merge
+from target_celonis.spool import ChunkWriter
 
-from .chunks import plan_of, read, write
+from .chunks import batch_of, plan_of, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -295,3 +296,77 @@ def test_rows_from_before_the_key_was_there_are_not_one_another(tmp_path: Path, 
     rows = [{"n": n} for n in range(5)]
     _, result = merged(tmp_path, [(old, rows)], new)
     assert [row["n"] for row in read(result.chunks)] == [0, 1, 2, 3, 4]
+
+
+# --- chunks that were written side by side
+
+
+@given(
+    blocks=st.lists(
+        st.tuples(st.integers(0, 2), st.lists(st.integers(0, 6), min_size=1, max_size=6)),
+        max_size=14,
+    ),
+    limit=st.sampled_from([500, 1_000_000]),
+    partition_rows=st.sampled_from([1, 7, 1_000]),
+    turned=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_dealt_over_several_writers_merge_as_those_of_one(
+    blocks: list[tuple[int, list[int]]], limit: int, partition_rows: int, turned: bool
+) -> None:
+    by_a, by_b = (plan_of(dict.fromkeys("abn", Kind.INTEGER), key) for key in "ab")
+    rows: Rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        writers = []
+        for number in range(3):
+            place = Path(directory) / f"writer-{number}"
+            place.mkdir()
+            writers.append(ChunkWriter(place, by_a, limit, "int96"))
+        for order, (number, keys) in enumerate(blocks, 1):
+            block = [{"a": key, "b": key % 3, "n": len(rows) + n} for n, key in enumerate(keys)]
+            rows += block
+            writers[number].add(batch_of(by_a, block), ((order, len(block)),))
+        ordered = reversed(writers) if turned else writers
+        chunks = [chunk for writer in ordered for chunk in writer.finish()]
+        left = rows
+        for key, plan in (("a", by_a), ("b", by_b)):  # what is left is merged again
+            place = Path(directory) / f"by-{key}"
+            place.mkdir()
+            result = merge(
+                chunks,
+                plan,
+                place,
+                keyed=True,
+                chunk_limit_bytes=limit,
+                timestamp_encoding="int96",
+                partition_rows=partition_rows,
+            )
+            before, left = len(left), last_of_each(left, key)
+            chunks = list(result.chunks)
+            assert sorted(read(chunks), key=lambda row: row["n"]) == left
+            assert result.superseded_rows == before - len(left)
+            for chunk in chunks:
+                assert sum(count for _, count in chunk.spans) == chunk.rows
+
+
+def test_a_thousand_rows_one_by_one_from_two_writers(tmp_path: Path) -> None:
+    plan = plan_of({"a": Kind.INTEGER, "n": Kind.INTEGER}, "a")
+    writers = []
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        writers.append(ChunkWriter(tmp_path / str(number), plan, 1_000_000, "int96"))
+    rows = [{"a": n * 7 % 300, "n": n} for n in range(1_000)]
+    for row in rows:
+        writers[row["n"] * 5 % 3 % 2].add(batch_of(plan, [row]), ((row["n"], 1),))
+    chunks = [*writers[1].finish(), *writers[0].finish()]
+    (tmp_path / "merged").mkdir()
+    result = merge(
+        chunks,
+        plan,
+        tmp_path / "merged",
+        keyed=True,
+        chunk_limit_bytes=1_000_000,
+        timestamp_encoding="int96",
+        partition_rows=100,
+    )
+    assert sorted(read(result.chunks), key=lambda row: row["n"]) == last_of_each(rows, "a")

@@ -606,14 +606,27 @@ def test_a_fault_names_its_line_and_what_came_before_counts(text: str, code: str
     [
         '{"type":"RECORD","type":"STATE","stream":"s","record":{},"value":{}}',
         '{"type":"STATE","stream":"s","record":{},"value":{},"type":"RECORD"}',
-        '{"type":"RECORD","type":"RECORD","stream":"s","record":{"type":1}}',
         '{"type":"RECORD","stream":"s","record":{"type":1,"b":{"type":2}},"type":"STATE"}',
         r'{"type":"RECORD","\u0074ype":"STATE","stream":"s","record":{},"value":{}}',
+        '{"type":"STATE","type":"RECORD","stream":"s","record":{"a":NaN}}',
+        '{"type":"STATE","type":"RECORD","stream":"s","record":{"a":"\xff"}}',
     ],
 )
 def test_a_message_with_two_types_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"TC-INPUT-03.* line 1 has more than one `type`"):
-        read(text.encode() + b"\n")
+        read(text.encode("latin-1") + b"\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"RECORD","type":"RECORD","stream":"s","record":{"type":1}}',
+        r'{"type":"RECORD","stream":"s","record":{"type":1},"t\u0079pe":"REC\u004fRD"}',
+        '{"type":"STATE","type":"STATE","value":{"type":"RECORD"}}',
+    ],
+)
+def test_a_type_said_twice_is_one_type(text: str) -> None:
+    assert len(read(text.encode() + b"\n")) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from target_celonis.errors import LimitError
 from target_celonis.kinds import Kind
-from target_celonis.spool import Chunk, ChunkWriter, read_row_groups
+from target_celonis.spool import Chunk, ChunkWriter, _repeats, read_row_groups
 
 from .chunks import batch_of, plan_of, read, write
 
@@ -276,6 +276,73 @@ def test_each_chunk_has_its_own_longest_text(tmp_path: Path) -> None:
     for chunk in chunks:
         rows = read([chunk])
         assert chunk.longest == {"t": max(len(row["t"]) for row in rows), "j": 2}
+
+
+# --- which rows came when
+
+
+def test_each_chunk_knows_the_spans_of_its_own_rows(tmp_path: Path) -> None:
+    plan = plan_of({"n": Kind.INTEGER, "t": Kind.TEXT})
+    source = random.Random()  # noqa: S311  # no secrets
+    writer = ChunkWriter(tmp_path, plan, 30_000, "int96")
+    orders = []
+    for block in range(40):
+        rows = [{"n": block // 2, "t": source.randbytes(40).hex()} for _ in range(block % 9 + 20)]
+        writer.add(batch_of(plan, rows), ((block // 2, len(rows)),))
+        orders += [block // 2] * len(rows)
+    chunks = writer.finish()
+    assert len(chunks) > 2
+    for chunk in chunks:
+        said = [order for order, rows in chunk.spans for _ in range(rows)]
+        assert said == [row["n"] for row in read([chunk])] == orders[: chunk.rows]
+        assert len(chunk.spans) == len(set(said))
+        del orders[: chunk.rows]
+
+
+def test_without_orders_all_rows_are_of_one(tmp_path: Path) -> None:
+    plan = plan_of({"n": Kind.INTEGER})
+    (chunk,) = write(tmp_path, plan, [[{"n": 1}], [{"n": 2}, {"n": 3}]])
+    assert chunk.spans == ((0, 3),)
+
+
+def test_rows_that_come_one_by_one_are_held_together(tmp_path: Path) -> None:
+    plan = plan_of({"n": Kind.INTEGER, "t": Kind.TEXT})
+    rows = [{"n": n, "t": None if n % 3 else f"{n}"} for n in range(2_500)]
+    writer = ChunkWriter(tmp_path, plan, 1_000_000, "int96")
+    for row in rows:
+        writer.add(batch_of(plan, [row]))
+        assert len(writer._batches) <= 1_002
+    assert read(writer.finish()) == rows
+
+
+# --- dictionaries
+
+
+@pytest.mark.parametrize(
+    ("values", "pays"),
+    [
+        (["a", "b"] * 50, True),
+        (pa.nulls(10, pa.string()), True),
+        ([f"{n}" for n in range(100)], False),
+        ([f"{min(n, 90)}" for n in range(100)], False),
+        ([f"{n // 3}" for n in range(99)], True),
+        ([1.5, 2.5] * 10, True),
+        ([True, False] * 10, False),  # a bit each
+        (pa.array([], pa.int64()), False),
+    ],
+)
+def test_a_dictionary_is_made_where_values_repeat(values: Any, pays: bool) -> None:
+    assert _repeats(pa.chunked_array([pa.array(values)])) is pays
+
+
+def test_only_columns_that_repeat_get_a_dictionary(tmp_path: Path) -> None:
+    plan = plan_of({"n": Kind.INTEGER, "t": Kind.TEXT, "b": Kind.BOOLEAN})
+    rows = [{"n": n, "t": "same", "b": True} for n in range(100)]
+    (chunk,) = write(tmp_path, plan, [rows])
+    with pq.ParquetFile(chunk.path) as file:
+        columns = [file.metadata.row_group(0).column(place) for place in range(3)]
+    assert [column.has_dictionary_page for column in columns] == [False, True, False]
+    assert read([chunk]) == rows
 
 
 # --- the disk
