@@ -5,9 +5,10 @@ by one with care. Guarantees: what comes out is what the careful path alone woul
 lines, in the same order, with the same notes and the same error, which is that of the first line
 that has one; no line is taken twice or left out. Must not know: files, pushes, other processes.
 
-A block is read in *segments*. In a segment, rows of each stream come first, then states, then the
-message that ended it: one that may change what follows. A state that says which stream the tap
-reads is such a message; others are not, so that states every few records cost little.
+A block is read in *segments*. In a segment, the rows of a stream come at once, in the place of the
+first of them, states in theirs, and then the message that ended it: one that may change what
+follows. A state that says that the tap reads another stream is such a message; others are not, so
+that states every few records cost little.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class _Streams:
         active: In which segment records of an active stream were seen last.
         announced: Streams that a SCHEMA was seen of.
         segments: How many segments there were.
+        syncing: What ``currently_syncing`` was in the last state of the block, as a tuple of one;
+            None where none had it.
     """
 
     def __init__(self, *, is_fast: bool) -> None:
@@ -98,6 +101,7 @@ class _Streams:
         self.active: dict[str, int] = {}
         self.announced: set[str] = set()
         self.segments = 0
+        self.syncing: tuple[str | None] | None = None
         self._is_fast = is_fast
         self._typed: dict[str, TypedStream] = {}
 
@@ -116,7 +120,9 @@ class _Streams:
 
     def _build(self) -> None:
         """Make the decoder of all streams that are active."""
-        self.by_type = {self._typed[name].message_type: self._typed[name] for name in self.active}
+        active = [self._typed[name] for name in self.active]
+        is_lone = len(active) == 1
+        self.by_type = {each.lone_type if is_lone else each.message_type: each for each in active}
         types = tuple(self.by_type)
         union = Union[types] if types else None  # noqa: UP007  # of a tuple
         self.decode = msgspec.json.Decoder(union).decode if types else None
@@ -125,16 +131,16 @@ class _Streams:
         """Have a stream in the decoder.
 
         Raises:
-            _RestartError: Others were left out, of which lines may have been decoded.
+            _RestartError: Lines of others may have been decoded that are to be decoded anew.
         """
         before = len(self.active)
         if before >= _MOST_ACTIVE:
             oldest = self.segments - _LATE_SEGMENTS
             self.active = {name: seen for name, seen in self.active.items() if seen >= oldest}
-        has_left_out = len(self.active) < before
+        is_other_now = before == 1 or len(self.active) < before
         self.active[stream] = self.segments
         self._build()
-        if has_left_out:
+        if is_other_now:
             raise _RestartError
 
     def decode_again(self, line: bytes, refusal: str) -> Any | None:  # a struct
@@ -188,7 +194,7 @@ class BlockConverter:
         return self._streams.set(intake)
 
     def convert(
-        self, block: bytes, now: float, *, last: bool = False
+        self, block: bytes | memoryview, now: float, *, last: bool = False
     ) -> Iterator[Rows | RecordRun | OtherMessage]:
         """Convert a block of whole lines.
 
@@ -204,9 +210,13 @@ class BlockConverter:
             InputError: A line is no Singer message, or a value cannot be loaded.
             ContractError: As of ``batch.convert``.
         """
-        lines = BytesIO(block).readlines()  # twice as fast as to split, which looks at each byte
+        if isinstance(block, bytes) and block.find(b"\n", 0, len(block) - 1) < 0:
+            lines = [block] if block else []  # one line, perhaps a very long one
+        else:
+            lines = BytesIO(block).readlines()  # faster than to split, which looks at each byte
         longest = max(map(len, lines), default=0)
         block_ = _Block(lines, self.line, now, last, longest)
+        self._streams.syncing = None  # another process may have read the block before
         start = 0
         while start < len(lines):
             self._streams.segments += 1
@@ -333,7 +343,7 @@ class _Segment:
             if run is None:
                 return True
             self._boundary = run
-        elif isinstance(message, StateMessage) and not message.names_syncing:
+        elif isinstance(message, StateMessage) and not self._begins_another(message):
             self._states.append(message)
             return True
         else:
@@ -342,6 +352,13 @@ class _Segment:
                 self._streams.announced.add(message.stream)
         self.end = place + 1
         return False
+
+    def _begins_another(self, state: StateMessage) -> bool:
+        """Return whether a state says that the tap reads another stream than before."""
+        if not state.names_syncing or self._streams.syncing == (state.currently_syncing,):
+            return False
+        self._streams.syncing = (state.currently_syncing,)
+        return True
 
     def _parse(self, place: int) -> RecordLine | OtherMessage | None:
         return self._parser.parse_line(
@@ -369,11 +386,10 @@ class _Segment:
 
     def convert(self) -> None:
         """Find what the lines say, or the first fault."""
-        found: list[Rows | RecordRun] = [*self._runs]
+        found: list[Rows | RecordRun | StateMessage] = [*self._runs, *self._states]
         for group in self._groups():
             found += group
-        found.sort(key=lambda rows: rows.first_sequence)
-        self.items = [*found, *self._states]
+        self.items = [*sorted(found, key=_first_line)]
         if self._boundary is not None:
             self.items.append(self._boundary)
 
@@ -505,6 +521,10 @@ class _Segment:
             except TargetCelonisError as first:
                 return line, first
         return run.lines[0], error
+
+
+def _first_line(item: Rows | RecordRun | StateMessage) -> int:
+    return item.line if isinstance(item, StateMessage) else item.first_sequence
 
 
 def _joined(rows: Rows, places: list[int], found: list[Rows], careful: list[RecordLine]) -> Rows:

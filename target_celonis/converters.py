@@ -36,7 +36,7 @@ from target_celonis.converter_orders import (
     SetStreams,
     Setup,
 )
-from target_celonis.errors import LimitError
+from target_celonis.errors import LimitError, TargetCelonisError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -322,7 +322,7 @@ class Converters:
         """Whether another block can be given away."""
         return bool(self._free)
 
-    def convert(self, data: bytes, now: float) -> Flight:
+    def convert(self, data: bytes | memoryview, now: float) -> Flight:
         """Give a block away."""
         slot = self._free.popleft()
         if self._memory is None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PIPE_BYTES = 1 << 20
+_AIM_BYTES = 1 << 19
+_LARGEST_BUFFER_BYTES = 1 << 22
 _GATHER_SECONDS = 0.25
 """How long lines are gathered at most, where they come slowly."""
 _F_SETPIPE_SZ = 1031  # not in fcntl before Python 3.10, Linux only
@@ -87,15 +89,26 @@ class Source:
         Args:
             wait_seconds: How long to wait, if not as long as ever.
         """
+        buffer = bytearray(BLOCK_BYTES)
+        got = self.read_into(memoryview(buffer), wait_seconds)
+        return None if got is None else bytes(memoryview(buffer)[:got])
+
+    def read_into(self, buffer: memoryview, wait_seconds: float | None = None) -> int | None:
+        """Put the next bytes into a buffer; return how many: 0 at the end, None when none came.
+
+        Args:
+            buffer: Where they go; not empty.
+            wait_seconds: How long to wait, if not as long as ever.
+        """
         if self._first is not None:
-            first, self._first = self._first, None
-            return first
+            first, rest = self._first[: len(buffer)], self._first[len(buffer) :]
+            self._first = rest or None
+            buffer[: len(first)] = first
+            return len(first)
         if not self.is_ready(wait_seconds):
             return None
-        if self._fd is not None:
-            return os.read(self._fd, BLOCK_BYTES)
-        got = self._file.read(BLOCK_BYTES)
-        return None if got is None else got
+        got: int | None = self._file.readinto(buffer)  # type: ignore[attr-defined]  # raw or BytesIO
+        return got
 
 
 class LongLineError(Exception):
@@ -107,11 +120,11 @@ class Block:
     """Whole lines.
 
     Attributes:
-        data: The lines.
+        data: The lines; a view is good until the next block is read.
         is_last: Whether the end of the input came behind them, and may have cut the last.
     """
 
-    data: bytes
+    data: bytes | memoryview
     is_last: bool = False
 
 
@@ -125,56 +138,84 @@ class Blocks:
 
     Attributes:
         line_limit_bytes: As given.
-        aim_bytes: Size of a block, but for the line that its end falls into.
+        aim_bytes: Size of a block, but for the lines that its ends fall into.
         is_waited_for: Whether more was there at once when the last block was read: who takes the
             blocks is slower than who writes them.
     """
 
     def __init__(self, source: Source, line_limit_bytes: int, aim_bytes: int | None = None) -> None:
         self.line_limit_bytes = line_limit_bytes
-        self.aim_bytes = aim_bytes or BLOCK_BYTES
+        self.aim_bytes = aim_bytes or _AIM_BYTES
         self.is_waited_for = False
         self._source = source
+        # One buffer for all blocks: a new one each time would cost more than to read into it.
+        self._buffer = bytearray(self.aim_bytes)
+        self._filled = 0
+        self._whole = 0  # where its last whole line ends
 
     def read(self) -> Iterator[Block | None]:
         """Yield blocks to the end of the input; None whenever nothing came for a while.
 
+        A block is good until the next is asked for.
+
         Raises:
             LongLineError: A line is too long.
         """
-        held: list[bytes] = []
-        held_bytes = 0
-        has_whole_line = False
         since = time.monotonic()
-        while (piece := self._source.read(_GATHER_SECONDS if has_whole_line else None)) != b"":
-            if piece is not None:
-                if not held_bytes:
-                    since = time.monotonic()
-                held.append(piece)
-                held_bytes += len(piece)
-                has_whole_line = has_whole_line or b"\n" in piece
-            enough = held_bytes >= self.aim_bytes
-            late = piece is None or time.monotonic() - since >= _GATHER_SECONDS
-            if has_whole_line and (enough or late):
-                self.is_waited_for = enough and not late
-                last = held.pop()
-                if b"\n" not in last:  # a long line that is not at its end
-                    last = b"".join((*held, last))
-                    held = []
-                end = last.rfind(b"\n") + 1
-                data = b"".join((*held, memoryview(last)[:end]))
-                held, held_bytes, has_whole_line = [last[end:]], len(last) - end, False
+        while (got := self._read_more()) != 0:
+            if not self._filled:
                 since = time.monotonic()
-                yield Block(data)
-            if piece is None:
+            self._take(got or 0)
+            enough = self._filled >= self.aim_bytes
+            late = got is None or time.monotonic() - since >= _GATHER_SECONDS
+            if self._whole and (enough or late):
+                self.is_waited_for = enough and not late
+                yield Block(self._lines())
+                self._keep_rest()
+                since = time.monotonic()
+            if got is None:
                 yield None
-            elif not has_whole_line and held_bytes > self.line_limit_bytes:
+            elif not self._whole and self._filled > self.line_limit_bytes:
                 raise LongLineError
-        data = b"".join(held)
-        end = data.rfind(b"\n") + 1
-        if end:
-            yield Block(data[:end])
-        yield Block(data[end:], is_last=True)
+        if self._whole:
+            yield Block(self._lines())
+            self._keep_rest()
+        yield Block(bytes(memoryview(self._buffer)[: self._filled]), is_last=True)
+
+    def _read_more(self) -> int | None:
+        """Read into the buffer, behind what it holds."""
+        if self._filled == len(self._buffer):
+            larger = bytearray(2 * len(self._buffer))
+            larger[: self._filled] = self._buffer
+            self._buffer = larger
+        wait_seconds = _GATHER_SECONDS if self._whole else None
+        return self._source.read_into(memoryview(self._buffer)[self._filled :], wait_seconds)
+
+    def _take(self, count: int) -> None:
+        """Take note of bytes that were read."""
+        end = self._filled + count
+        self._whole = self._buffer.rfind(b"\n", self._filled, end) + 1 or self._whole
+        self._filled = end
+
+    def _lines(self) -> bytes | memoryview:
+        """Return the whole lines; a very long one is not held in the buffer, too."""
+        lines = memoryview(self._buffer)[: self._whole]
+        if self._whole <= _LARGEST_BUFFER_BYTES:
+            return lines
+        own = bytes(lines)
+        rest = self._buffer[self._whole : self._filled]
+        self._buffer = bytearray(max(self.aim_bytes, len(rest) + 1))
+        self._buffer[: len(rest)] = rest
+        self._filled, self._whole = len(rest), 0
+        return own
+
+    def _keep_rest(self) -> None:
+        """Go on with what is behind the last whole line."""
+        rest = self._buffer[self._whole : self._filled]
+        if len(self._buffer) < self.aim_bytes:
+            self._buffer = bytearray(self.aim_bytes)
+        self._buffer[: len(rest)] = rest
+        self._filled, self._whole = len(rest), 0
 
 
 class LineSplitter:

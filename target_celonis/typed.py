@@ -132,6 +132,7 @@ class TypedStream:
 
     Attributes:
         message_type: Struct type of its RECORD messages, told from others by its ``stream``.
+        lone_type: The same for a decoder that knows no other.
         is_versioned: Whether its messages may carry a version.
 
     Raises:
@@ -149,6 +150,7 @@ class TypedStream:
         if any(column.is_key for column in constants):
             raise UntypedError
         self._layout.constants = constants
+        self.lone_type: Any = None
         self.message_type = self._build()
 
     def _build(self) -> Any:  # a struct type made at run time
@@ -185,6 +187,9 @@ class TypedStream:
                 "RecordMessage", envelope, gc=False, tag_field="stream", tag=intake.stream
             )
             msgspec.json.Decoder(made)
+            # Where there is no other type to tell it from, a decoder does not miss the tag.
+            envelope.insert(1, ("stream", Literal[intake.stream]))
+            self.lone_type = msgspec.defstruct("LoneRecordMessage", envelope, gc=False)
         except (TypeError, ValueError):  # a name that a struct cannot have
             raise UntypedError from None
         layout.dense, layout.loose = dense, loose
@@ -246,7 +251,7 @@ class TypedStream:
         """Turn messages into record batches.
 
         Args:
-            messages: Of ``message_type``.
+            messages: Of ``message_type`` or ``lone_type``.
             notes: Takes the count of every rule applied; as it was, if they are refused.
             version: The version of all of them.
             now: When they were received, in seconds since 1970.

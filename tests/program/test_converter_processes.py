@@ -30,7 +30,7 @@ def numbered(stream: str, numbers: Iterable[int], keys: int) -> list[bytes]:
 def seen(emulator: Emulator, stream: str) -> list[tuple[int, int]]:
     """Return keys and numbers of all rows."""
     found = emulator.query(
-        f"SELECT id, split_part(\"text\", ' ', 1) FROM local.\"{stream}\" ORDER BY 1, 2"
+        f'SELECT id, split_part("text", \' \', 1) FROM local."{stream}" ORDER BY 1, 2'
     )
     return sorted((int(key or 0), int(number or 0)) for key, number in found)
 

@@ -17,7 +17,13 @@ from target_celonis.batch import Notes
 from target_celonis.blocks import BlockConverter, Rows
 from target_celonis.clock import FakeClock
 from target_celonis.converter_orders import Ready, Setup
-from target_celonis.converters import Converters, Process, WorkShare, _environment, _memory_file
+from target_celonis.converters import (
+    Converters,
+    Process,
+    WorkShare,
+    _environment,
+    _memory_file,
+)
 from target_celonis.errors import LimitError
 from target_celonis.kinds import Kind
 from target_celonis.lines import Blocks, Source
@@ -224,8 +230,7 @@ def test_one_that_is_killed_ends_the_run(tmp_path: Path, number: signal.Signals)
         assert number.name in str(caught.value)
         assert SECRET_VALUE not in str(caught.value)
         with pytest.raises(LimitError, match="TC-LIMIT-09"):
-            for _ in range(9):
-                converters.converted(converters.convert(records([2]), 0.0))
+            converters.convert(records([2]), 0.0)  # the first has least to do
 
 
 def test_a_disk_that_is_gone_is_one_sentence(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from target_celonis.errors import LimitError
 from target_celonis.kinds import Kind
-from target_celonis.spool import Chunk
 from target_celonis.table_writer import TableWriter
 
 from .chunks import batch_of, plan_of, read
@@ -17,6 +16,8 @@ from .chunks import batch_of, plan_of, read
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from target_celonis.spool import Chunk
 
 PLAN = plan_of({"n": Kind.INTEGER}, "n")
 
