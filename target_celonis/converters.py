@@ -51,7 +51,10 @@ logger = logging.getLogger("target-celonis")
 SLOT_BYTES = 4 << 20
 """Largest block that a process can be given."""
 
-_SLOTS_PER_PROCESS = 2
+_SLOTS_PER_PROCESS = 8
+"""Blocks on their way to a process, or back: while it writes a row group, the others go on."""
+
+_MOST_BYTES_ON_THEIR_WAY = 12 << 20
 _END_SECONDS = 5.0
 _OWN_SETTINGS = "TARGET_CELONIS_"
 _KEEP_FREED_MEMORY = {
@@ -241,7 +244,8 @@ class Converters:
         self._run_directory = run_directory
         self._processes: list[Process] = []
         self._memory: mmap.mmap | None = None
-        self._free: deque[int] = deque()
+        self._free: list[int] = []  # the last one freed is used next, and the rest never touched
+        self._bytes_on_their_way = 0
         self._blocks = 0
         self._converted: dict[int, Converted] = {}
         self._holders: dict[str, set[int]] = {}
@@ -259,7 +263,7 @@ class Converters:
     def start(self) -> None:
         """Start the processes; they are running once ``look`` saw that they are ready."""
         share = self._share
-        slots = _SLOTS_PER_PROCESS * share.processes + 1
+        slots = _SLOTS_PER_PROCESS * share.processes
         try:
             memory_fd = _memory_file()
             try:
@@ -320,11 +324,12 @@ class Converters:
     @property
     def has_room(self) -> bool:
         """Whether another block can be given away."""
-        return bool(self._free)
+        return bool(self._free) and self._bytes_on_their_way < _MOST_BYTES_ON_THEIR_WAY
 
     def convert(self, data: bytes | memoryview, now: float) -> Flight:
         """Give a block away."""
-        slot = self._free.popleft()
+        slot = self._free.pop()
+        self._bytes_on_their_way += len(data)
         if self._memory is None:
             raise AssertionError("not running")
         start = slot * SLOT_BYTES
@@ -367,6 +372,7 @@ class Converters:
         self._processes[flight.process].send(Forget(flight.block))
         if frees_slot:
             self._free.append(flight.slot)
+            self._bytes_on_their_way -= flight.size_bytes
 
     def _take_answer(self, process: Process) -> Finished | None:
         """Take the next answer of a process; return it if it is not that to a block."""
