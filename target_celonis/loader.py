@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING
 
 from target_celonis.celonis import JobType
 from target_celonis.dispatch import Dispatch
-from target_celonis.errors import ContractError, InputError, LimitError
+from target_celonis.errors import InputError
 from target_celonis.holdings import Holdings
 from target_celonis.pusher import FailedPush
 from target_celonis.report import StreamReport, check_sums
 from target_celonis.route import PushTask, Receipt
 from target_celonis.say_once import SayOnce
-from target_celonis.stream import Stream, unproven_end
+from target_celonis.stream import Stream, no_room, shared_table, unproven_end
 from target_celonis.stream_rules import LoadMethod
 from target_celonis.table import plan_table
-from target_celonis.typed import Intake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from target_celonis.blocks import Rows
     from target_celonis.clock import Clock
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from target_celonis.run_directory import RunDirectory
     from target_celonis.stream_rules import StreamSettings
     from target_celonis.table import TablePlan
+    from target_celonis.typed import Intake
 
 logger = logging.getLogger("target-celonis")
 
@@ -124,9 +124,7 @@ class Loader:
     def intake(self, name: str) -> Intake | None:
         """Return what is to be known of a stream to convert its records."""
         stream = self._streams.get(name)
-        if stream is None:
-            return None
-        return Intake(name, stream.plan, stream.deletes, stream.refuses_long)
+        return stream.intake if stream is not None else None
 
     def _begin(self, message: SchemaMessage, plan: TablePlan, settings: StreamSettings) -> None:
         """Take a stream's first SCHEMA."""
@@ -141,7 +139,6 @@ class Loader:
                 "This spool directory knows of no earlier run: should one have been cut off after "
                 "it had appended rows, they stand twice, and that cannot be told here."
             )
-        _say_renamed(plan, {})
         if plan.table != settings.table:
             logger.info("Stream %s: its table is named %s.", message.stream, plan.table)
         self._streams[message.stream] = Stream(
@@ -156,18 +153,16 @@ class Loader:
     def _change(self, known: Stream, message: SchemaMessage, plan: TablePlan) -> None:
         """Take a later SCHEMA of a stream."""
         if known.source != message.source:
-            raise _shared_table(known.source, message.source, plan.table)
+            raise shared_table(known.source, message.source, plan.table)
         if known.change(message, plan) and known.rows:
             self._push([known])  # one key for all rows of a job
             self._drain()  # rows that are appended wait for others; newer ones must not overtake
-        renamed = known.plan.renamed
         self._holdings.changing(known, lambda: known.adopt(plan))
-        _say_renamed(known.plan, renamed)
 
     def _claim_table(self, stream: str, table: str) -> None:
         other = self._tables.setdefault(table.casefold(), stream)
         if other != stream:
-            raise _shared_table(other, stream, table)
+            raise shared_table(other, stream, table)
         self._run_directory.claim(table)
 
     def records(self, run: RecordRun) -> None:
@@ -236,21 +231,11 @@ class Loader:
             if not self.dispatch.is_pushing:
                 due = self._due()
                 if not due:
-                    raise self._no_room()
+                    raise no_room(self._streams.values(), self._run_directory.room.limit_bytes)
                 self._push(due)
             self._pusher.wait(1.0)
             self._take_outcomes()
             self._say_progress()
-
-    def _no_room(self) -> LimitError:
-        largest = max(self._streams.values(), key=lambda stream: stream.rows)
-        limit = self._run_directory.room.limit_bytes
-        return LimitError(
-            "TC-LIMIT-05",
-            f"The spool is full ({limit / 1e9:.2f} GB): stream `{largest.name}`, which is pushed "
-            "only when it was read to its end, holds most of it.",
-            "Raise `spool_limit_gb`, or name a larger disk as `spool_dir`.",
-        )
 
     def state(self, message: StateMessage) -> None:
         """Take a STATE."""
@@ -515,18 +500,3 @@ class Loader:
             reports.append(report)
         check_sums(reports)
         return reports
-
-
-def _say_renamed(plan: TablePlan, said: Mapping[str, str]) -> None:
-    """Say which columns have not the names of their properties, but for those said before."""
-    fresh = [f"{old!r} -> {new!r}" for old, new in plan.renamed.items() if old not in said]
-    if fresh:
-        logger.info("Stream %s: columns get other names: %s.", plan.stream, ", ".join(fresh))
-
-
-def _shared_table(one: str, other: str, table: str) -> ContractError:
-    return ContractError(
-        "TC-CONTRACT-01",
-        f"The streams `{one}` and `{other}` would both load into table `{table}`.",
-        "Give one of them another `table` under `streams`, or another alias.",
-    )

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from target_celonis.batch import SLICE_ROWS, Notes, convert
 from target_celonis.celonis import JobType
-from target_celonis.errors import InputError
+from target_celonis.errors import ContractError, InputError, LimitError
 from target_celonis.report import StreamReport
 from target_celonis.route import PushTask, merge_task
 from target_celonis.stream_rules import LoadMethod, StreamSettings
 from target_celonis.table import TablePlan, changes_keys, widen
 from target_celonis.table_writer import TableWriter
+from target_celonis.typed import Intake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from target_celonis.blocks import Rows
     from target_celonis.config import Config
@@ -108,6 +109,7 @@ class Stream:
         self._older_rows = 0
         self._ended_at = 0
         self._activated_at = 0
+        _say_renamed(plan, {})
 
     # --- what it is
 
@@ -146,6 +148,11 @@ class Stream:
         """Whether records with ``_sdc_deleted_at`` delete rows."""
         appends = self.settings.load_method is LoadMethod.APPEND_ONLY
         return self._config.hard_delete and not appends
+
+    @property
+    def intake(self) -> Intake:
+        """What is to be known of it to convert its records."""
+        return Intake(self.name, self.plan, self.deletes, self.refuses_long)
 
     # --- what comes
 
@@ -308,7 +315,8 @@ class Stream:
         wider = widen(self.plan, plan)
         if wider != self.plan:
             self.close_writer()
-            self.plan = wider
+            renamed, self.plan = self.plan.renamed, wider
+            _say_renamed(wider, renamed)
 
     def has_ended(self, syncing: str | None, sources: set[str]) -> bool:
         """Return whether a state says that the tap reads another stream by now.
@@ -421,6 +429,33 @@ class Stream:
         self._older, self._chunks = [], []
         self._older_rows = self.rows = 0
         return held
+
+
+def _say_renamed(plan: TablePlan, said: Mapping[str, str]) -> None:
+    """Say which columns have not the names of their properties, but for those said before."""
+    fresh = [f"{old!r} -> {new!r}" for old, new in plan.renamed.items() if old not in said]
+    if fresh:
+        logger.info("Stream %s: columns get other names: %s.", plan.stream, ", ".join(fresh))
+
+
+def shared_table(one: str, other: str, table: str) -> ContractError:
+    """Return the error for two streams that one table would be made of."""
+    return ContractError(
+        "TC-CONTRACT-01",
+        f"The streams `{one}` and `{other}` would both load into table `{table}`.",
+        "Give one of them another `table` under `streams`, or another alias.",
+    )
+
+
+def no_room(streams: Iterable[Stream], limit_bytes: int) -> LimitError:
+    """Return the error for a spool that is full of rows that cannot be pushed yet."""
+    largest = max(streams, key=lambda stream: stream.rows)
+    return LimitError(
+        "TC-LIMIT-05",
+        f"The spool is full ({limit_bytes / 1e9:.2f} GB): stream `{largest.name}`, which is pushed "
+        "only when it was read to its end, holds most of it.",
+        "Raise `spool_limit_gb`, or name a larger disk as `spool_dir`.",
+    )
 
 
 def unproven_end(streams: Sequence[Stream]) -> InputError:
