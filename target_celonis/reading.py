@@ -29,7 +29,7 @@ _WORTH_A_START = 12
 """Blocks in a row that were waited for, after which other processes are started: where the tap is
 the slower one, they would be of no use."""
 
-_WORTH_A_COLUMN_BYTES = 12_000
+_WORTH_A_COLUMN_BYTES = 20_000
 """Bytes of a block for each column of each stream in it: what is done once for each column, however
 many rows there are, weighs little then."""
 
