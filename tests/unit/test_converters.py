@@ -186,12 +186,23 @@ def test_there_is_room_for_so_many_blocks(tmp_path: Path) -> None:
         flights = []
         while converters.has_room:
             flights.append(converters.convert(records([len(flights)]), 0.0))
-        assert len(flights) == 3
+        assert len(flights) == 8
         keep(converters, flights[0], 1)
         assert converters.has_room
         again = converters.convert(records([9]), 0.0)
-        assert [keep(converters, flight, 2) for flight in (*flights[1:], again)] == [1, 1, 1]
-        assert ids(converters.finish("s")) == [0, 1, 2, 9]
+        assert [keep(converters, flight, 2) for flight in (*flights[1:], again)] == [1] * 8
+        assert ids(converters.finish("s")) == [0, 1, 2, 3, 4, 5, 6, 7, 9]
+
+
+def test_there_is_room_for_so_many_bytes(tmp_path: Path) -> None:
+    with started(tmp_path) as (converters, _):
+        flights = []
+        while converters.has_room:
+            flights.append(converters.convert(records([0]) + b" " * 3_900_000, 0.0))
+        assert len(flights) == 4
+        for flight in flights:
+            keep(converters, flight, 1)
+        assert converters.has_room
 
 
 @pytest.mark.timeout(60)
