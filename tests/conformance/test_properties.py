@@ -278,7 +278,8 @@ def test_any_schema_and_any_records(
     program, states, failure = Program(config), list[bytes](), None
     with program._signals.installed(), logged() as log:
         try:
-            program._load_through(tables, directory, io.BytesIO(data), states.append)
+            begun = program._begin(io.BytesIO(data))
+            program._load_through(tables, directory, begun, states.append)
             program._say_counts()
         except TargetCelonisError as error:
             failure = error
