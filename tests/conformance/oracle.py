@@ -291,7 +291,7 @@ def _number(said: str, is_text: bool) -> float | None:
         return None
     if not _NUMBER.fullmatch(said):
         raise ValueError
-    number = 0.0 if said == "-0" else float(said)  # a whole number has no zero below zero
+    number = 0.0 if said == "-0" and not is_text else float(said)  # a whole number has no zero below zero
     return None if number in (float("inf"), float("-inf")) else number
 
 
