@@ -57,12 +57,6 @@ _SLOTS_PER_PROCESS = 8
 _MOST_BYTES_ON_THEIR_WAY = 12 << 20
 _END_SECONDS = 5.0
 _OWN_SETTINGS = "TARGET_CELONIS_"
-_KEEP_FREED_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-}
-"""The memory of a block is wanted again for the next: with glibc's defaults it is given back and
-faulted in anew, a tenth of all time."""
 
 
 @dataclass(frozen=True)
@@ -442,5 +436,4 @@ def _memory_file() -> int:
 
 def _environment() -> dict[str, str]:
     """Return the environment of a process, which needs none of our settings."""
-    kept = {name: v for name, v in os.environ.items() if not name.startswith(_OWN_SETTINGS)}
-    return _KEEP_FREED_MEMORY | kept
+    return {name: v for name, v in os.environ.items() if not name.startswith(_OWN_SETTINGS)}
