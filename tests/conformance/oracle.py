@@ -291,7 +291,8 @@ def _number(said: str, is_text: bool) -> float | None:
         return None
     if not _NUMBER.fullmatch(said):
         raise ValueError
-    number = 0.0 if said == "-0" and not is_text else float(said)  # a whole number has no zero below zero
+    is_whole_zero = said == "-0" and not is_text  # which has no sign
+    number = 0.0 if is_whole_zero else float(said)
     return None if number in (float("inf"), float("-inf")) else number
 
 
