@@ -137,10 +137,14 @@ def convert(
 
 def with_marks(batch: Any, deleted: Any | None) -> Any:  # pyarrow ships no types
     """Return a batch with a last column that tells which rows are to be deleted."""
-    marks = pa.repeat(pa.scalar(value=False), batch.num_rows) if deleted is None else deleted
     return pa.RecordBatch.from_arrays(
-        [*batch.columns, marks], names=[*batch.schema.names, DELETED_COLUMN]
+        [*batch.columns, marks_of(batch, deleted)], names=[*batch.schema.names, DELETED_COLUMN]
     )
+
+
+def marks_of(batch: Any, deleted: Any | None) -> Any:  # pyarrow ships no types
+    """Return which rows of a batch are to be deleted, where None means that none is."""
+    return pa.repeat(pa.scalar(value=False), batch.num_rows) if deleted is None else deleted
 
 
 class _Slice:

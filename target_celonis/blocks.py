@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from target_celonis.batch import Notes, convert
+from target_celonis.batch import Notes, convert, marks_of
 from target_celonis.decoders import UNDECODED, RestartError, Streams
 from target_celonis.errors import TargetCelonisError
 from target_celonis.messages import (
@@ -427,12 +427,7 @@ def _joined(rows: Rows, places: list[int], found: list[Rows], careful: list[Reco
     table = pa.Table.from_batches([batch for batch, _ in batches])
     deleted = None
     if any(marks is not None for _, marks in batches):
-        deleted = pa.concat_arrays(
-            [
-                pa.repeat(pa.scalar(value=False), batch.num_rows) if marks is None else marks
-                for batch, marks in batches
-            ]
-        ).take(order)
+        deleted = pa.concat_arrays([marks_of(*each) for each in batches]).take(order)
     rows.notes.counts.update(found[0].notes.counts)
     for text in found[0].extracted.values():
         watch_time(text, rows.extracted)

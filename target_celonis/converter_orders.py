@@ -19,26 +19,41 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """What the process is to know from the start.
+class WorkShare:
+    """How the work is shared, as far as it is the same for each process.
 
     Attributes:
-        number: Its number.
-        directory: Where its chunks go.
-        memory_bytes: What its rows may take in memory.
+        processes: How many there are to be.
+        at_once: Whether they are wanted from the first block on, not only once it pays.
+        memory_bytes: What the rows of one may take in memory.
         chunk_limit_bytes: See ``ChunkWriter``.
         timestamp_encoding: See there.
         keeps_time: Whether records' ``time_extracted`` is a column.
         watches_time: Whether the newest of them is to be known.
     """
 
-    number: int
-    directory: Path
+    processes: int
+    at_once: bool
     memory_bytes: int
     chunk_limit_bytes: int
     timestamp_encoding: str
-    keeps_time: bool
-    watches_time: bool
+    keeps_time: bool = False
+    watches_time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a process is to know from the start.
+
+    Attributes:
+        number: Its number.
+        directory: Where its chunks go.
+        share: What it has in common with the others.
+    """
+
+    number: int
+    directory: Path
+    share: WorkShare
 
 
 @dataclass(frozen=True, slots=True)

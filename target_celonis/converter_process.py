@@ -85,14 +85,14 @@ class Worker:
         self._setup = setup
         self._memory = memory
         parser = MessageParser(
-            keep_time_extracted=setup.keeps_time,
-            watch_time_extracted=setup.watches_time,
+            keep_time_extracted=setup.share.keeps_time,
+            watch_time_extracted=setup.share.watches_time,
             begins_input=False,
         )
         self._converter = BlockConverter(parser)
         self._intakes: dict[str, Intake] = {}
         self._writers: dict[str, TableWriter] = {}
-        self._holdings = Holdings(setup.memory_bytes)
+        self._holdings = Holdings(setup.share.memory_bytes)
         self._account = _Account()
         self._held: dict[int, list[list[tuple[Any, Any | None]]]] = {}
         self._directories = 0
@@ -151,8 +151,8 @@ class Worker:
                 order.stream,
                 self._intakes[order.stream].plan,
                 self._fresh_directory,
-                chunk_limit_bytes=self._setup.chunk_limit_bytes,
-                timestamp_encoding=self._setup.timestamp_encoding,
+                chunk_limit_bytes=self._setup.share.chunk_limit_bytes,
+                timestamp_encoding=self._setup.share.timestamp_encoding,
                 account=self._account,
             )
         batches, self._held[order.block][order.place] = self._held[order.block][order.place], []

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from target_celonis.blocks import Rows
+    from target_celonis.converter_orders import WorkShare
     from target_celonis.run_directory import RunDirectory
     from target_celonis.spool import Chunk
     from target_celonis.typed import Intake
@@ -57,29 +58,6 @@ _SLOTS_PER_PROCESS = 8
 _MOST_BYTES_ON_THEIR_WAY = 12 << 20
 _END_SECONDS = 5.0
 _OWN_SETTINGS = "TARGET_CELONIS_"
-
-
-@dataclass(frozen=True)
-class WorkShare:
-    """What each process is to know from the start.
-
-    Attributes:
-        processes: How many there are to be.
-        at_once: Whether they are wanted from the first block on, not only once it pays.
-        memory_bytes: What the rows of one may take in memory.
-        chunk_limit_bytes: See ``ChunkWriter``.
-        timestamp_encoding: See there.
-        keeps_time: See ``Setup``.
-        watches_time: See there.
-    """
-
-    processes: int
-    at_once: bool
-    memory_bytes: int
-    chunk_limit_bytes: int
-    timestamp_encoding: str
-    keeps_time: bool = False
-    watches_time: bool = False
 
 
 @dataclass(slots=True)
@@ -264,15 +242,8 @@ class Converters:
                 os.ftruncate(memory_fd, slots * SLOT_BYTES)
                 self._memory = mmap.mmap(memory_fd, slots * SLOT_BYTES)
                 for number in range(share.processes):
-                    setup = Setup(
-                        number,
-                        self._run_directory.path / f"converter-{number}",
-                        share.memory_bytes,
-                        share.chunk_limit_bytes,
-                        share.timestamp_encoding,
-                        share.keeps_time,
-                        share.watches_time,
-                    )
+                    directory = self._run_directory.path / f"converter-{number}"
+                    setup = Setup(number, directory, share)
                     self._processes.append(self._process(setup, memory_fd, slots * SLOT_BYTES))
             finally:
                 os.close(memory_fd)
@@ -301,7 +272,7 @@ class Converters:
         reason = getattr(error, "strerror", None) or type(error).__name__
         logger.info("Records are converted by one process: others cannot be started (%s).", reason)
         self.close()
-        self._share = WorkShare(0, False, 0, 0, "")  # noqa: FBT003  # none at all
+        self._share = replace(self._share, processes=0, at_once=False)
 
     # --- blocks
 

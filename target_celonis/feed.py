@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from target_celonis.batchfiles import with_batch_files
 from target_celonis.blocks import BlockConverter, Rows
 from target_celonis.clock import StoppedError
-from target_celonis.converters import WorkShare
+from target_celonis.converter_orders import WorkShare
 from target_celonis.cores import usable_cores
 from target_celonis.lines import Blocks
 from target_celonis.loader import BUFFER_SHARE

@@ -142,12 +142,7 @@ class Loader:
         if plan.table != settings.table:
             logger.info("Stream %s: its table is named %s.", message.stream, plan.table)
         self._streams[message.stream] = Stream(
-            message,
-            plan,
-            settings,
-            self._config,
-            self._run_directory,
-            converters=self._converters,
+            message, plan, settings, self._config, self._run_directory, converters=self._converters
         )
 
     def _change(self, known: Stream, message: SchemaMessage, plan: TablePlan) -> None:

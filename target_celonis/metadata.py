@@ -27,6 +27,25 @@ METADATA_COLUMNS: dict[str, dict[str, Any]] = {
 """The columns of ``add_record_metadata``, as the Singer SDK names and types them."""
 
 
+def values_of_all(version: int | None, now: float, started_at: int) -> dict[str, bytes]:
+    """Return the values that all records of a run have, as JSON texts by column.
+
+    Args:
+        version: The version of the records.
+        now: When they were received, in seconds since 1970.
+        started_at: When the run began, in milliseconds since 1970.
+    """
+    received = f'"{datetime.fromtimestamp(now, UTC).isoformat()}"'
+    texts = {
+        "_sdc_received_at": received,
+        "_sdc_batched_at": received,
+        "_sdc_sequence": str(round(now * 1000)),
+        "_sdc_table_version": "null" if version is None else str(version),
+        "_sdc_sync_started_at": str(started_at),
+    }
+    return {name: text.encode() for name, text in texts.items()}
+
+
 def with_metadata_values(run: RecordRun, now: float, started_at: int) -> RecordRun:
     """Put the values beside the record's own, in its JSON text; the last of a name counts.
 
@@ -37,19 +56,14 @@ def with_metadata_values(run: RecordRun, now: float, started_at: int) -> RecordR
         now: When they were received, in seconds since 1970.
         started_at: When the run began, in milliseconds since 1970.
     """
-    received = datetime.fromtimestamp(now, UTC).isoformat()
-    version = "null" if run.version is None else str(run.version)
     if run.file is None:
         before = b'{"_sdc_deleted_at":null'
         extracted_at = [b',"_sdc_extracted_at":' + value for value in run.time_extracted]
     else:
         before = b'{"_sdc_deleted_at":null,"_sdc_extracted_at":null'
         extracted_at = [b""] * len(run.records)
-    behind = (
-        f',"_sdc_received_at":"{received}","_sdc_batched_at":"{received}",'
-        f'"_sdc_sequence":{round(now * 1000)},"_sdc_table_version":{version},'
-        f'"_sdc_sync_started_at":{started_at}}}'
-    ).encode()
+    of_all = values_of_all(run.version, now, started_at)
+    behind = b"".join(b',"%b":%b' % (name.encode(), of_all[name]) for name in of_all) + b"}"
     records = [
         b"".join(
             (

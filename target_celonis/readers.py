@@ -351,7 +351,10 @@ READERS: dict[Kind, Callable[[Raws, _Note], Any]] = {
     Kind.DATE: _read_dates,
 }
 
-_INEXACT_TIME = re.compile(rb"\.\d{6}\d*[1-9]")
+INEXACT_TIME = r"\.[0-9]{6}[0-9]*[1-9]"
+"""What a time with more digits of a second than its column keeps looks like, as a pattern."""
+
+_INEXACT_TIME = re.compile(INEXACT_TIME.encode())
 
 
 def refuse_inexact_key(kind: Kind, raws: Raws) -> None:

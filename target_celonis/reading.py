@@ -34,7 +34,7 @@ _WORTH_A_COLUMN_BYTES = 20_000
 many rows there are, weighs little then."""
 
 _LARGEST_AIM_BYTES = 2 << 20
-"""Size that is still doubled: blocks of up to twice as much, and the line at their end, fit."""
+"""Size that may still grow by half: with the line at its end, such a block has room in a slot."""
 
 
 class Reader:
@@ -59,7 +59,6 @@ class Reader:
         self._converters = converters
         self._clock = clock
         self._flights: deque[Flight] = deque()
-        self._intakes: dict[str, Intake] = {}
         self._untold: dict[str, Intake] = {}
         self._waited_for = 0
 

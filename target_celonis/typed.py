@@ -13,10 +13,8 @@ that only, ``adapt`` makes the struct as lenient as need be, for this property a
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import compress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,8 +25,14 @@ import pyarrow.compute as pc
 
 from target_celonis.batch import DELETED_AT, NOT_DELETED, SLICE_ROWS, may_be_too_long
 from target_celonis.kinds import Kind
-from target_celonis.metadata import METADATA_COLUMNS
-from target_celonis.readers import READERS, MisfitError, cast_dates, cast_datetimes
+from target_celonis.metadata import METADATA_COLUMNS, values_of_all
+from target_celonis.readers import (
+    INEXACT_TIME,
+    READERS,
+    MisfitError,
+    cast_dates,
+    cast_datetimes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -268,8 +272,9 @@ class TypedStream:
         try:
             for start in range(0, len(messages), SLICE_ROWS):
                 some = messages[start : start + SLICE_ROWS]
-                slice_ = _Slice(self.intake, self._layout, some, counts)
-                slice_.longest_bytes = longest_bytes
+                slice_ = _Slice(
+                    self.intake, self._layout, some, counts, longest_bytes=longest_bytes
+                )
                 made.append(slice_.convert(version, now))
         except (
             MisfitError,
@@ -293,8 +298,6 @@ class _Slice:
         layout: Where their structs have what.
         messages: The messages.
         counts: Takes the count of every rule applied, by property and rule.
-
-    Attributes:
         longest_bytes: No text is longer.
     """
 
@@ -304,6 +307,8 @@ class _Slice:
         layout: _Layout,
         messages: Sequence[Any],
         counts: Counter[tuple[str, str]],
+        *,
+        longest_bytes: int,
     ) -> None:
         self._intake = intake
         self._layout = layout
@@ -312,7 +317,7 @@ class _Slice:
         self._rows: list[tuple[Any, ...]] = [
             *map(msgspec.structs.astuple, map(_record_of, messages))
         ]
-        self.longest_bytes = sys.maxsize
+        self._longest_bytes = longest_bytes
         self._gone: list[bool] | None = None
 
     def convert(self, version: int | None, now: float) -> tuple[Any, Any | None]:
@@ -434,7 +439,7 @@ class _Slice:
                 raws = [None if v is None else msgspec.Raw(_encode(v)) for v in array.to_pylist()]
                 done = READERS[column.kind](raws, self._noting(column))
             array = done
-        elif column.is_text and self.longest_bytes > column.longest:
+        elif column.is_text and self._longest_bytes > column.longest:
             refuses = self._intake.refuse_long or column.is_key
             if refuses and may_be_too_long(column, array):
                 raise MisfitError(0, "may be longer than its column")
@@ -452,14 +457,9 @@ class _Slice:
                 raws = [msgspec.Raw(_NULL) if is_gone else raw for raw, is_gone in pairs]
             array = READERS[column.kind](raws, self._noting(column))
         else:
-            received = datetime.fromtimestamp(now, UTC).isoformat()
-            value = {
-                "_sdc_sequence": round(now * 1000),
-                "_sdc_table_version": version,
-                "_sdc_sync_started_at": self._intake.started_at,
-            }.get(column.property_name, received)
+            of_all = values_of_all(version, now, self._intake.started_at)
             one = READERS[column.kind](
-                [msgspec.Raw(_encode(value))],
+                [msgspec.Raw(of_all[column.property_name])],
                 lambda rule, times=1: self._note(
                     column.property_name, rule, times * (rows - sum(self._gone or ()))
                 ),
@@ -476,7 +476,6 @@ _UNSET_RAW = msgspec.Raw(b"")
 _RAW_NULL = msgspec.Raw(b"null")
 _NULL_TEXT = pa.scalar("null")
 _NO_TEXT = pa.scalar(None, pa.string())
-_ODD_DIGITS = r"\.[0-9]{6}[0-9]*[1-9]"
 
 
 def _is_unset(value: Any) -> bool:  # of a struct
@@ -492,4 +491,4 @@ def _is_deleted(mark: Any) -> bool:  # of a struct
 
 def _has_odd_digits(texts: Any) -> bool:  # pyarrow ships no types
     """Return whether a time may have more digits of a second than its column keeps."""
-    return bool(pc.any(pc.match_substring_regex(texts, _ODD_DIGITS)).as_py())
+    return bool(pc.any(pc.match_substring_regex(texts, INEXACT_TIME)).as_py())

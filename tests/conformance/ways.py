@@ -5,7 +5,6 @@ All of them must come to the same tables, states, counts, notes and errors.
 
 from __future__ import annotations
 
-import io
 import socket
 import threading
 from collections import Counter
@@ -15,12 +14,14 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
+from unit.test_messages import Pieces
 
 from target_celonis.blocks import BlockConverter, Rows
 from target_celonis.clock import FakeClock
 from target_celonis.config import parse
+from target_celonis.converter_orders import WorkShare
 from target_celonis.converter_process import serve
-from target_celonis.converters import Converters, Process, WorkShare
+from target_celonis.converters import Converters, Process
 from target_celonis.dry_run import DryRun
 from target_celonis.errors import InputError, TargetCelonisError
 from target_celonis.feed import Feed
@@ -95,24 +96,6 @@ class ThreadProcess(Process):
         self._thread.join()
 
 
-class InPieces(io.RawIOBase):
-    """A raw file that hands out its bytes in pieces of given sizes, the last size for ever."""
-
-    def __init__(self, data: bytes, sizes: tuple[int, ...]) -> None:
-        super().__init__()
-        self._data = io.BytesIO(data)
-        self._sizes = list(sizes or (1 << 30,))
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = self._sizes.pop(0) if len(self._sizes) > 1 else self._sizes[0]
-        got = self._data.read(min(size, len(buffer)))
-        buffer[: len(got)] = got
-        return len(got)
-
-
 def read(
     data: bytes, way: Way, directory: Path, process: type[Process] = ThreadProcess, **settings: Any
 ) -> Result:
@@ -145,7 +128,7 @@ def read(
         block_bytes=way.aim_bytes,
     )
     try:
-        feed.run(Source(InPieces(data, way.sizes)), lambda: False)
+        feed.run(Source(Pieces(data, *(way.sizes or (1 << 30,)))), lambda: False)
         loader.finish()
     except TargetCelonisError as error:
         result.error = error.code, error.message, error.next_step
@@ -207,7 +190,7 @@ def decode(
     """Read an input, as far as converted rows; without other converters."""
     parser = MessageParser(keep_time_extracted=adds_metadata, watch_time_extracted=watches_time)
     converter = BlockConverter(parser, is_fast=way.is_fast)
-    blocks = Blocks(Source(InPieces(data, way.sizes)), 50_000_000, way.aim_bytes)
+    blocks = Blocks(Source(Pieces(data, *(way.sizes or (1 << 30,)))), 50_000_000, way.aim_bytes)
     decoded = Decoded()
     plans: dict[str, TablePlan] = {}
     try:

@@ -16,11 +16,10 @@ import pytest
 from target_celonis.batch import Notes
 from target_celonis.blocks import BlockConverter, Rows
 from target_celonis.clock import FakeClock
-from target_celonis.converter_orders import Ready, Setup
+from target_celonis.converter_orders import Ready, Setup, WorkShare
 from target_celonis.converters import (
     Converters,
     Process,
-    WorkShare,
     _environment,
     _memory_file,
 )
@@ -277,9 +276,10 @@ def test_signals_are_for_the_other_process(tmp_path: Path) -> None:
 def test_it_ends_when_the_other_process_has(tmp_path: Path) -> None:
     memory_fd = _memory_file()
     os.ftruncate(memory_fd, 4096)
-    process = Process(
-        Setup(0, tmp_path, 1, 1, "int96", keeps_time=False, watches_time=False), memory_fd, 4096
+    share = WorkShare(
+        1, at_once=True, memory_bytes=1, chunk_limit_bytes=1, timestamp_encoding="int96"
     )
+    process = Process(Setup(0, tmp_path, share), memory_fd, 4096)
     os.close(memory_fd)
     assert process.answer() == Ready()
     process._connection.close()
