@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import tracemalloc
@@ -114,7 +115,11 @@ def test_each_line_is_a_record(
     assert read(batch(file(PACKINGS[packing](data)))) == expected
 
 
-@pytest.mark.parametrize("data", [b"", gzip.compress(b""), b"\n\n", gzip.compress(b" \n")])
+@pytest.mark.parametrize(
+    "data",
+    [b"", gzip.compress(b"", mtime=0), b"\n\n", gzip.compress(b" \n", mtime=0)],
+    ids=["empty", "gzip of nothing", "empty lines", "gzip of an empty line"],
+)
 def test_a_file_may_be_empty_which_is_said(
     file: Callable[..., Path], caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
@@ -376,8 +381,8 @@ def test_a_file_that_ends_in_the_middle_of_a_line(file: Callable[..., Path], pac
     assert "hunter2" not in str(error)
 
 
-WHOLE = gzip.compress(b'{"a": "hunter2"}\n' * 1_000)
-SECOND = gzip.compress(b'{"a": "hunter2"}\n' * 5)
+WHOLE = gzip.compress(b'{"a": "hunter2"}\n' * 1_000, mtime=0)
+SECOND = gzip.compress(b'{"a": "hunter2"}\n' * 5, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -396,6 +401,7 @@ SECOND = gzip.compress(b'{"a": "hunter2"}\n' * 5)
         (WHOLE[:-4] + b"\x01\x02\x03\x04", "damaged"),
         (WHOLE + b"{}\n", "damaged"),
     ],
+    ids=itertools.count(),
 )
 def test_gzip_that_is_cut_or_damaged(file: Callable[..., Path], data: bytes, fault: str) -> None:
     error = refusal(batch(file(data)))
