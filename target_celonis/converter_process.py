@@ -1,9 +1,9 @@
 """A process that converts blocks and writes chunks, beside the one that reads the input.
 
-Hides nothing of what it does from ``converters``, which starts it and alone speaks with it; no
-other module does. Guarantees: a block is converted wholly, or refused and left to the other
-process; rows are written only when they were asked for; it ends when the other does, and prints
-nothing. Must not know: the configuration, keys, the network, states.
+Hides nothing of what it does from ``converters``, which alone speaks with it. Guarantees: a block
+is converted wholly, or refused and left to the other process; rows are written only when they were
+asked for; it ends when the other does, and prints nothing. Must not know: the configuration, keys,
+the network, states.
 
 What the two say to each other is in ``converter_orders``, and goes over a socket; the bytes of
 blocks lie in memory that both share.
@@ -191,16 +191,21 @@ def serve(connection: Connection, memory: Any) -> None:  # an mmap
         return
 
 
-def main() -> None:
-    """Run the process: arguments are the numbers of a socket and of the shared memory's file."""
+def run(socket_fd: int, memory_fd: int, memory_bytes: int) -> None:
+    """Convert until the other process has no more, or has ended.
+
+    Args:
+        socket_fd: Leads to it.
+        memory_fd: The file of the shared memory.
+        memory_bytes: Its size.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # the other process hears them, and ends this
         signal.signal(number, signal.SIG_IGN)
-    socket_fd, memory_fd, memory_bytes = map(int, sys.argv[1:])
-    gc.freeze()
+    gc.freeze()  # nor is anything of the other process collected, if this is a copy of it
     gc.set_threshold(_COLLECT_AFTER)
     with Connection(socket_fd) as connection, mmap.mmap(memory_fd, memory_bytes) as memory:
         serve(connection, memory)
 
 
 if __name__ == "__main__":
-    main()
+    run(*map(int, sys.argv[1:]))

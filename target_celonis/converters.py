@@ -1,6 +1,6 @@
 """The processes that convert blocks beside this one.
 
-Hides how they are started, spoken with and ended, and the memory that is shared with them.
+Hides how they are spoken with, and the memory that is shared with them.
 Guarantees: a block's answer is had exactly once; what a process wrote is accounted for here; a
 process that ends early ends the run; where none can be had, that is told once and nothing else
 changes. Must not know: the order in which blocks are taken, what becomes of rows.
@@ -13,14 +13,10 @@ import mmap
 import os
 import select
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from target_celonis.converter_orders import (
@@ -36,16 +32,21 @@ from target_celonis.converter_orders import (
     SetStreams,
     Setup,
 )
+from target_celonis.converter_start import Memory, start
 from target_celonis.errors import LimitError, TargetCelonisError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from multiprocessing.connection import Connection
 
     from target_celonis.blocks import Rows
     from target_celonis.converter_orders import WorkShare
+    from target_celonis.converter_start import Child
     from target_celonis.run_directory import RunDirectory
     from target_celonis.spool import Chunk
     from target_celonis.typed import Intake
+
+    Start = Callable[[Memory], tuple[Connection, Child]]
 
 logger = logging.getLogger("target-celonis")
 
@@ -57,7 +58,6 @@ _SLOTS_PER_PROCESS = 8
 
 _MOST_BYTES_ON_THEIR_WAY = 12 << 20
 _END_SECONDS = 5.0
-_OWN_SETTINGS = "TARGET_CELONIS_"
 
 
 @dataclass(slots=True)
@@ -84,8 +84,8 @@ class Process:
 
     Args:
         setup: What it is to know.
-        memory_fd: The file of the shared memory.
-        memory_bytes: Its size.
+        memory: The memory that is shared with it.
+        start: Starts it.
 
     Attributes:
         is_ready: Whether it said that it can begin.
@@ -95,35 +95,14 @@ class Process:
         OSError: It cannot be started.
     """
 
-    def __init__(self, setup: Setup, memory_fd: int, memory_bytes: int) -> None:
-        self._connection = self._start(memory_fd, memory_bytes)
+    def __init__(self, setup: Setup, memory: Memory, start: Start = start) -> None:
+        self._connection, self._child = start(memory)
         self._answers: deque[Any] = deque()
         self._poll = select.poll()
         self._poll.register(self._connection, select.POLLIN | select.POLLOUT)
         self.is_ready = False
         self.flying = 0
         self.send(setup)
-
-    def _start(self, memory_fd: int, memory_bytes: int) -> Connection:
-        """Start it; return the way to it."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(  # noqa: S603  # this program itself
-                    [
-                        *(sys.executable, "-P", "-m", "target_celonis.converter_process"),
-                        *(str(theirs.fileno()), str(memory_fd), str(memory_bytes)),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # what Python says of a fault may hold values
-                    pass_fds=(theirs.fileno(), memory_fd),
-                    env=_environment(),
-                )
-            except BaseException:
-                ours.close()
-                raise
-        return Connection(ours.detach())
 
     def send(self, order: Any) -> None:  # a dataclass of converter_process
         """Give an order.
@@ -172,12 +151,9 @@ class Process:
                 last = self._connection.recv()
         if isinstance(last, Failed):
             return last.error
-        how = "ended"
-        with suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(_END_SECONDS)
-            how = f"ended with {code}"
-            if code < 0:
-                how = f"was ended by {signal.Signals(-code).name}"
+        how, code = "ended", self._child.wait(_END_SECONDS)
+        if code is not None:
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         return LimitError(
             "TC-LIMIT-09",
             f"A process that converts records {how}, and what it held is lost.",
@@ -188,8 +164,7 @@ class Process:
     def end(self) -> None:
         """End it; it has nothing that is still wanted."""
         self._connection.close()
-        self._process.kill()
-        self._process.wait()
+        self._child.end()
 
 
 class Converters:
@@ -198,7 +173,7 @@ class Converters:
     Args:
         share: How many, and what they are to know.
         run_directory: Where their chunks go; takes account of them.
-        process: Starts one.
+        start: Starts one.
 
     Attributes:
         is_running: Whether they can be given blocks.
@@ -208,9 +183,9 @@ class Converters:
         self,
         share: WorkShare,
         run_directory: RunDirectory,
-        process: Callable[[Setup, int, int], Process] = Process,
+        start: Start = start,
     ) -> None:
-        self._process = process
+        self._start = start
         self.is_running = False
         self._share = share
         self._run_directory = run_directory
@@ -239,12 +214,13 @@ class Converters:
         try:
             memory_fd = _memory_file()
             try:
-                os.ftruncate(memory_fd, slots * SLOT_BYTES)
-                self._memory = mmap.mmap(memory_fd, slots * SLOT_BYTES)
+                memory = Memory(memory_fd, slots * SLOT_BYTES)
+                os.ftruncate(memory_fd, memory.size_bytes)
+                self._memory = mmap.mmap(memory_fd, memory.size_bytes)
                 for number in range(share.processes):
                     directory = self._run_directory.path / f"converter-{number}"
                     setup = Setup(number, directory, share)
-                    self._processes.append(self._process(setup, memory_fd, slots * SLOT_BYTES))
+                    self._processes.append(Process(setup, memory, self._start))
             finally:
                 os.close(memory_fd)
             self._free.extend(range(slots))
@@ -403,8 +379,3 @@ def _memory_file() -> int:
         return os.memfd_create("target-celonis")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment of a process, which needs none of our settings."""
-    return {name: v for name, v in os.environ.items() if not name.startswith(_OWN_SETTINGS)}

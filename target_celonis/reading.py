@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from target_celonis.blocks import Rows
+from target_celonis.converter_start import can_fork
 from target_celonis.converters import SLOT_BYTES
 from target_celonis.lines import LongLineError, line_too_long
 from target_celonis.messages import Idle, StateMessage
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from target_celonis.messages import Message
     from target_celonis.typed import Intake
 
-_WORTH_A_START = 12
-"""Blocks in a row that were waited for, after which other processes are started: where the tap is
-the slower one, they would be of no use."""
+_WORTH_A_START = {True: 4, False: 12}
+"""Blocks in a row that were waited for, after which other processes are started, by whether that is
+quick: where the tap is the slower one, they would be of no use."""
 
 _WORTH_A_COLUMN_BYTES = 20_000
 """Bytes of a block for each column of each stream in it: what is done once for each column, however
@@ -103,8 +104,7 @@ class Reader:
         converters = self._converters
         if not converters.is_running:
             self._waited_for = self._waited_for + 1 if self._blocks.is_waited_for else 0
-            pays = converters.are_wanted_at_once or self._waited_for >= _WORTH_A_START
-            if pays and converters.can_start:
+            if converters.can_start and self._starts_pay():
                 converters.start()
             converters.look()
             if not converters.is_running:
@@ -112,6 +112,12 @@ class Reader:
         if self._untold and not self._flights:
             self._tell()
         return not block.is_last and len(block.data) <= SLOT_BYTES
+
+    def _starts_pay(self) -> bool:
+        """Return whether other processes are worth their start."""
+        if self._converters.are_wanted_at_once:
+            return True
+        return self._waited_for >= _WORTH_A_START[can_fork()]
 
     def _tell(self) -> None:
         """Tell the other processes what they are to know of streams."""

@@ -21,7 +21,7 @@ from target_celonis.clock import FakeClock
 from target_celonis.config import parse
 from target_celonis.converter_orders import WorkShare
 from target_celonis.converter_process import serve
-from target_celonis.converters import Converters, Process
+from target_celonis.converters import Converters
 from target_celonis.dry_run import DryRun
 from target_celonis.errors import InputError, TargetCelonisError
 from target_celonis.feed import Feed
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from target_celonis.converter_start import Child, Memory
+    from target_celonis.converters import Start
     from target_celonis.stream_rules import ColumnRule
     from target_celonis.table import TablePlan
 
@@ -76,28 +78,36 @@ class Result:
     error: tuple[str, str, str] | None = None
 
 
-class ThreadProcess(Process):
+class Thread:
     """A converter that runs in a thread: the same code and the same socket, and quickly there."""
 
-    def _start(self, memory_fd: int, memory_bytes: int) -> Connection:
-        ours, theirs = socket.socketpair()
-        connection, memory = Connection(theirs.detach()), mmap(memory_fd, memory_bytes)
+    pid = None
+
+    def __init__(self, connection: Connection, memory: mmap) -> None:
         self._thread = threading.Thread(target=self._serve, args=(connection, memory))
         self._thread.start()
-        return Connection(ours.detach())
 
     @staticmethod
     def _serve(connection: Connection, memory: mmap) -> None:
         with connection, memory:
             serve(connection, memory)
 
+    def wait(self, seconds: float | None = None) -> int | None:
+        self._thread.join(seconds)
+        return None
+
     def end(self) -> None:
-        self._connection.close()
         self._thread.join()
 
 
+def start_thread(memory: Memory) -> tuple[Connection, Child]:
+    ours, theirs = socket.socketpair()
+    thread = Thread(Connection(theirs.detach()), mmap(memory.fd, memory.size_bytes))
+    return Connection(ours.detach()), thread
+
+
 def read(
-    data: bytes, way: Way, directory: Path, process: type[Process] = ThreadProcess, **settings: Any
+    data: bytes, way: Way, directory: Path, start: Start = start_thread, **settings: Any
 ) -> Result:
     """Read an input, as far as the chunks that would be uploaded."""
     directory.mkdir()
@@ -111,7 +121,7 @@ def read(
     result = Result()
     run_directory = RunDirectory(config.spool_dir, clock)
     share = WorkShare(way.converters, True, 50_000_000, config.chunk_size_bytes, "int96")  # noqa: FBT003  # at once
-    converters = Converters(share, run_directory, process)
+    converters = Converters(share, run_directory, start)
     keep = directory / "kept"
     pusher = Pusher(DryRun(config, keep), 1)
     loader = Loader(

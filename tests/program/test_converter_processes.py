@@ -45,10 +45,9 @@ def converters(running: Running) -> set[int]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text().rpartition(")")[2].split()[1])
-            command = path.with_name("cmdline").read_bytes()
         except OSError:  # it has just ended
             continue
-        if parent == running.process.pid and b"target_celonis.converter_process" in command:
+        if parent == running.process.pid:
             found.add(int(path.parent.name))
     return found
 
@@ -93,7 +92,7 @@ def test_the_last_row_of_each_key_stays(
         state({"n": 2}),
         converter_processes=processes,
     )
-    assert ended.states == [b'{"n": 2}']
+    assert ended.states[-1] == b'{"n": 2}'  # the other may come out before it
     assert seen(emulator, first) == newest(ROWS)
     assert seen(emulator, second) == newest(half)
 

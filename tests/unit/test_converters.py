@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
 import signal
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +19,8 @@ from target_celonis.batch import Notes
 from target_celonis.blocks import BlockConverter, Rows
 from target_celonis.clock import FakeClock
 from target_celonis.converter_orders import Ready, Setup, WorkShare
-from target_celonis.converters import (
-    Converters,
-    Process,
-    _environment,
-    _memory_file,
-)
+from target_celonis.converter_start import Memory, _environment, fork, launch
+from target_celonis.converters import Converters, Process, _memory_file
 from target_celonis.errors import LimitError
 from target_celonis.kinds import Kind
 from target_celonis.lines import Blocks, Source
@@ -38,7 +36,7 @@ from .loading import running
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from target_celonis.converters import Flight
+    from target_celonis.converters import Flight, Start
     from target_celonis.spool import Chunk
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -57,14 +55,19 @@ def records(numbers: Iterable[int], text: str = "x") -> bytes:
     )
 
 
+@pytest.fixture(params=[fork, launch])
+def start(request: pytest.FixtureRequest) -> Start:
+    return request.param  # type: ignore[no-any-return]
+
+
 @contextmanager
 def started(
-    directory: Path, processes: int = 1, *, at_once: bool = True
+    directory: Path, start: Start, processes: int = 1, *, at_once: bool = True
 ) -> Iterator[tuple[Converters, RunDirectory]]:
     before = children()
     run_directory = RunDirectory(directory / "spool", FakeClock())
     share = WorkShare(processes, at_once, 50_000_000, 1_000_000, "int96")
-    converters = Converters(share, run_directory)
+    converters = Converters(share, run_directory, start)
     try:
         converters.start()
         converters.look()
@@ -91,7 +94,9 @@ def children() -> set[int]:
 
 
 def pid_of(converters: Converters, number: int = 0) -> int:
-    return converters._processes[number]._process.pid
+    pid = converters._processes[number]._child.pid
+    assert pid is not None
+    return pid
 
 
 def keep(converters: Converters, flight: Flight, order: int) -> int:
@@ -112,8 +117,8 @@ def ids(chunks: Iterable[Chunk]) -> list[int]:
 # --- what they do
 
 
-def test_a_block_is_converted_and_kept(tmp_path: Path) -> None:
-    with started(tmp_path) as (converters, run_directory):
+def test_a_block_is_converted_and_kept(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start) as (converters, run_directory):
         assert converters.is_running
         assert not converters.can_start
         flight = converters.convert(records([1, 2]) + STATE + records([3]), 0.0)
@@ -135,8 +140,8 @@ def test_a_block_is_converted_and_kept(tmp_path: Path) -> None:
         assert converters.finish("s") == []
 
 
-def test_what_is_not_asked_for_is_not_kept(tmp_path: Path) -> None:
-    with started(tmp_path) as (converters, run_directory):
+def test_what_is_not_asked_for_is_not_kept(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start) as (converters, run_directory):
         forgotten = converters.convert(records([1]), 0.0)
         converters.converted(forgotten)
         converters.forget(forgotten)
@@ -156,9 +161,9 @@ def test_what_is_not_asked_for_is_not_kept(tmp_path: Path) -> None:
     ],
 )
 def test_what_needs_more_is_left_to_the_other_process(
-    tmp_path: Path, data: bytes, capfd: pytest.CaptureFixture[str]
+    start: Start, tmp_path: Path, data: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with started(tmp_path) as (converters, _):
+    with started(tmp_path, start) as (converters, _):
         flight = converters.convert(data, 0.0)
         assert converters.converted(flight).items is None
         assert converters.data(flight) == data
@@ -169,8 +174,8 @@ def test_what_needs_more_is_left_to_the_other_process(
     assert capfd.readouterr() == ("", "")
 
 
-def test_blocks_are_spread_and_their_order_is_told(tmp_path: Path) -> None:
-    with started(tmp_path, 2) as (converters, _):
+def test_blocks_are_spread_and_their_order_is_told(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start, 2) as (converters, _):
         flights = [converters.convert(records([n]), 0.0) for n in range(4)]
         assert [flight.process for flight in flights] == [0, 1, 0, 1]
         for order, flight in enumerate(flights, 1):
@@ -180,8 +185,8 @@ def test_blocks_are_spread_and_their_order_is_told(tmp_path: Path) -> None:
         assert [chunk.spans for chunk in found] == [((1, 1), (3, 1)), ((2, 1), (4, 1))]
 
 
-def test_there_is_room_for_so_many_blocks(tmp_path: Path) -> None:
-    with started(tmp_path) as (converters, _):
+def test_there_is_room_for_so_many_blocks(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start) as (converters, _):
         flights = []
         while converters.has_room:
             flights.append(converters.convert(records([len(flights)]), 0.0))
@@ -193,8 +198,8 @@ def test_there_is_room_for_so_many_blocks(tmp_path: Path) -> None:
         assert ids(converters.finish("s")) == [0, 1, 2, 3, 4, 5, 6, 7, 9]
 
 
-def test_there_is_room_for_so_many_bytes(tmp_path: Path) -> None:
-    with started(tmp_path) as (converters, _):
+def test_there_is_room_for_so_many_bytes(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start) as (converters, _):
         flights = []
         while converters.has_room:
             flights.append(converters.convert(records([0]) + b" " * 3_900_000, 0.0))
@@ -205,8 +210,10 @@ def test_there_is_room_for_so_many_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_neither_waits_for_the_other_when_both_have_much_to_say(tmp_path: Path) -> None:
-    with started(tmp_path) as (converters, _):
+def test_neither_waits_for_the_other_when_both_have_much_to_say(
+    tmp_path: Path, start: Start
+) -> None:
+    with started(tmp_path, start) as (converters, _):
         states = b'{"type":"STATE","value":{"a":"%b"}}\n' % (b"x" * 10_000)
         flight = converters.convert(states * 300, 0.0)  # more than what a socket holds
         for _ in range(5_000):
@@ -214,8 +221,8 @@ def test_neither_waits_for_the_other_when_both_have_much_to_say(tmp_path: Path) 
         assert len(converters.converted(flight).items or ()) == 300
 
 
-def test_they_are_ready_when_they_are(tmp_path: Path) -> None:
-    with started(tmp_path, 2, at_once=False) as (converters, _):
+def test_they_are_ready_when_they_are(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start, 2, at_once=False) as (converters, _):
         clock = 0
         while not converters.is_running:
             clock += 1
@@ -230,8 +237,10 @@ def test_they_are_ready_when_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_one_that_is_killed_ends_the_run(tmp_path: Path, number: signal.Signals) -> None:
-    with started(tmp_path, 2) as (converters, _):
+def test_one_that_is_killed_ends_the_run(
+    tmp_path: Path, start: Start, number: signal.Signals
+) -> None:
+    with started(tmp_path, start, 2) as (converters, _):
         flight = converters.convert(records([1], SECRET_VALUE), 0.0)
         keep(converters, flight, 1)
         os.kill(pid_of(converters), number)
@@ -243,8 +252,8 @@ def test_one_that_is_killed_ends_the_run(tmp_path: Path, number: signal.Signals)
             converters.convert(records([2]), 0.0)  # the first has least to do
 
 
-def test_a_disk_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
-    with started(tmp_path) as (converters, run_directory):
+def test_a_disk_that_is_gone_is_one_sentence(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start) as (converters, run_directory):
         (run_directory.path / "converter-0").write_text("in the way")
         keep(converters, converters.convert(records([1]), 0.0), 1)
         with pytest.raises(LimitError, match="TC-LIMIT-02") as caught:
@@ -253,48 +262,72 @@ def test_a_disk_that_is_gone_is_one_sentence(tmp_path: Path) -> None:
         assert str(run_directory.path) in str(caught.value)
 
 
-def test_what_went_wrong_is_known_though_it_has_ended(tmp_path: Path) -> None:
-    with started(tmp_path) as (converters, run_directory):
+def test_what_went_wrong_is_known_though_it_has_ended(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start) as (converters, run_directory):
         (run_directory.path / "converter-0").write_text("in the way")
         flight = converters.convert(records([1]), 0.0)
         (rows,) = converters.converted(flight).items or ()
         assert isinstance(rows, Rows)
         converters.keep(rows, 1)
-        assert converters._processes[0]._process.wait(PATIENCE_SECONDS) == 0
+        assert converters._processes[0]._child.wait(PATIENCE_SECONDS) == 0
         with pytest.raises(LimitError, match="TC-LIMIT-02"):
             converters.forget(flight)
 
 
-def test_signals_are_for_the_other_process(tmp_path: Path) -> None:
-    with started(tmp_path) as (converters, _):
+def test_signals_are_for_the_other_process(tmp_path: Path, start: Start) -> None:
+    with started(tmp_path, start) as (converters, _):
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(pid_of(converters), number)
             assert keep(converters, converters.convert(records([1]), 0.0), 1) == 1
         assert ids(converters.finish("s")) == [1, 1]
 
 
-def test_it_ends_when_the_other_process_has(tmp_path: Path) -> None:
+def test_it_ends_when_the_other_process_has(tmp_path: Path, start: Start) -> None:
     memory_fd = _memory_file()
     os.ftruncate(memory_fd, 4096)
     share = WorkShare(
         1, at_once=True, memory_bytes=1, chunk_limit_bytes=1, timestamp_encoding="int96"
     )
-    process = Process(Setup(0, tmp_path, share), memory_fd, 4096)
+    process = Process(Setup(0, tmp_path, share), Memory(memory_fd, 4096), start)
     os.close(memory_fd)
     assert process.answer() == Ready()
     process._connection.close()
-    assert process._process.wait(PATIENCE_SECONDS) == 0
+    assert process._child.wait(PATIENCE_SECONDS) == 0
+    process.end()
 
 
-def test_it_knows_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_python_knows_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TARGET_CELONIS_API_KEY", "s3cr3t")
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
     assert not [name for name in _environment() if name.startswith("TARGET_CELONIS")]
-    with started(tmp_path) as (converters, _):
+    with started(tmp_path, launch) as (converters, _):
         seen = Path(f"/proc/{pid_of(converters)}/environ").read_bytes()
     assert b"TARGET_CELONIS" not in seen
     assert b"s3cr3t" not in seen
     assert b"MALLOC_ARENA_MAX=2" in seen
+
+
+def test_nothing_of_the_other_process_stays_open(tmp_path: Path, start: Start) -> None:
+    with (tmp_path / "open").open("wb"), started(tmp_path, start, 2) as (converters, _):
+        for number in range(2):
+            links = Path(f"/proc/{pid_of(converters, number)}/fd").iterdir()
+            found = [str(link.readlink()).partition(":")[0] for link in links]
+            assert set(found) == {"/dev/null", "/memfd", "socket"}
+            assert found.count("socket") == 1
+
+
+def test_a_copy_is_made_only_where_no_other_thread_is() -> None:
+    program = (
+        "import threading\n"
+        "from target_celonis.converter_start import can_fork\n"
+        "alone = can_fork()\n"
+        "end = threading.Event()\n"
+        "threading.Thread(target=end.wait).start()\n"
+        "print(alone, can_fork())\n"
+        "end.set()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert ended.stdout == b"True False\n"
 
 
 # --- doing without
@@ -313,7 +346,11 @@ def through(converters: Converters, data: bytes) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("program", ["", "/nowhere/python", "/bin/false"])
+def _no_fork() -> int:
+    raise OSError(errno.EAGAIN, "no more processes")
+
+
+@pytest.mark.parametrize("program", ["", "/nowhere/python", "/bin/false", "no copy"])
 def test_without_processes_all_is_the_same(
     tmp_path: Path,
     program: str,
@@ -321,11 +358,12 @@ def test_without_processes_all_is_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     data = records(range(100)) + STATE + records(range(50))
-    with started(tmp_path, 0) as (converters, _):
+    with started(tmp_path, launch, 0) as (converters, _):
         expected = through(converters, data)
     monkeypatch.setattr(sys, "executable", program)
+    monkeypatch.setattr(os, "fork", _no_fork)
     caplog.set_level(logging.INFO, "target-celonis")
-    with started(tmp_path, 2) as (converters, _):
+    with started(tmp_path, fork if program == "no copy" else launch, 2) as (converters, _):
         assert not converters.is_running
         assert not converters.can_start
         assert through(converters, data) == expected
