@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PIPE_BYTES = 1 << 20
-_AIM_BYTES = 1 << 19
+_AIM_BYTES = 1 << 20
 _LARGEST_BUFFER_BYTES = 1 << 22
 _GATHER_SECONDS = 0.25
 """How long lines are gathered at most, where they come slowly."""
@@ -177,6 +177,7 @@ class Blocks:
                 yield None
             elif not self._whole and self._filled > self.line_limit_bytes:
                 raise LongLineError
+        self.is_waited_for = False
         if self._whole:
             yield Block(self._lines())
             self._keep_rest()

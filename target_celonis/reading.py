@@ -179,5 +179,6 @@ class Reader:
     def _aim(self, size_bytes: int, columns: int) -> None:
         """Read larger blocks where many columns share them."""
         aim = self._blocks.aim_bytes
-        if columns * _WORTH_A_COLUMN_BYTES > size_bytes >= aim and aim < _LARGEST_AIM_BYTES:
+        is_full = 2 * size_bytes >= aim  # but for the line that its end fell into
+        if is_full and columns * _WORTH_A_COLUMN_BYTES > aim < _LARGEST_AIM_BYTES:
             self._blocks.aim_bytes += aim // 2
