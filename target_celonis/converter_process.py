@@ -97,7 +97,7 @@ class Worker:
         self._held: dict[int, list[list[tuple[Any, Any | None]]]] = {}
         self._directories = 0
 
-    def take(self, order: Any) -> Converted | Finished | None:  # one of the dataclasses above
+    def take(self, order: Any) -> Converted | Finished | None:  # of converter_orders
         """Carry out an order; return the answer, if there is one.
 
         Raises:
@@ -175,16 +175,18 @@ def serve(connection: Connection, memory: Any) -> None:  # an mmap
     """Carry out orders until the other process has no more, or has ended.
 
     Args:
-        connection: Brings a ``Setup`` and then orders; takes answers.
+        connection: Brings lists of orders, first one ``Setup``; takes answers.
         memory: Where blocks lie.
     """
     try:
-        worker = Worker(connection.recv(), memory)
+        (setup,) = connection.recv()
+        worker = Worker(setup, memory)
         connection.send(Ready())
         while True:
-            answer = worker.take(connection.recv())
-            if answer is not None:
-                connection.send(answer)
+            for order in connection.recv():
+                answer = worker.take(order)
+                if answer is not None:
+                    connection.send(answer)
     except TargetCelonisError as error:
         connection.send(Failed(error))
     except (EOFError, OSError):

@@ -98,24 +98,30 @@ class Process:
     def __init__(self, setup: Setup, memory: Memory, start: Start = start) -> None:
         self._connection, self._child = start(memory)
         self._answers: deque[Any] = deque()
+        self._posted: list[Any] = []
         self._poll = select.poll()
         self._poll.register(self._connection, select.POLLIN | select.POLLOUT)
         self.is_ready = False
         self.flying = 0
         self.send(setup)
 
-    def send(self, order: Any) -> None:  # a dataclass of converter_process
-        """Give an order.
+    def post(self, order: Any) -> None:  # of converter_orders
+        """Give an order that can wait for the next one that is sent."""
+        self._posted.append(order)
+
+    def send(self, order: Any) -> None:  # of converter_orders
+        """Give an order, and those that wait.
 
         Raises:
             TargetCelonisError: The process has ended.
         """
+        orders, self._posted = [*self._posted, order], []
         try:
             # A process that sends does not read: were its answers not taken, each would wait for
             # the other.
             while not self._poll.poll()[0][1] & ~select.POLLIN:
                 self._answers.append(self._receive())
-            self._connection.send(order)
+            self._connection.send(orders)
         except OSError:
             raise self._ended() from None
 
@@ -126,7 +132,7 @@ class Process:
         except OSError:
             raise self._ended() from None
 
-    def answer(self) -> Any:  # a dataclass of converter_process
+    def answer(self) -> Any:  # of converter_orders
         """Wait for the next answer.
 
         Raises:
@@ -134,7 +140,7 @@ class Process:
         """
         return self._answers.popleft() if self._answers else self._receive()
 
-    def _receive(self) -> Any:  # a dataclass of converter_process
+    def _receive(self) -> Any:  # of converter_orders
         try:
             answer = self._connection.recv()
         except (EOFError, OSError):
@@ -310,7 +316,7 @@ class Converters:
 
     def forget(self, flight: Flight, *, frees_slot: bool = True) -> None:
         """Have no more to do with a block, the answer to which was had."""
-        self._processes[flight.process].send(Forget(flight.block))
+        self._processes[flight.process].post(Forget(flight.block))
         if frees_slot:
             self._free.append(flight.slot)
             self._bytes_on_their_way -= flight.size_bytes
@@ -339,7 +345,7 @@ class Converters:
         if rows.ticket is None:
             return
         number, block, place = rows.ticket
-        self._processes[number].send(Keep(block, place, rows.stream, order))
+        self._processes[number].post(Keep(block, place, rows.stream, order))
         self._holders.setdefault(rows.stream, set()).add(number)
 
     def finish(self, stream: str) -> list[Chunk]:

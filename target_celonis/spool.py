@@ -159,9 +159,9 @@ class ChunkWriter:
             raise unwritable(self._directory, error) from None
 
     def _parts(self, table: Any) -> Sequence[Any]:  # pyarrow ships no types
-        """Cut a table into row groups that fit the limit, one row at the least."""
-        groups = -(-table.nbytes // self._row_group_bytes)
-        rows = max(1, -(-table.num_rows // max(1, groups)))
+        """Cut a table into row groups of about the right size, one row at the least."""
+        groups = max(1, round(table.nbytes / self._row_group_bytes))
+        rows = max(1, -(-table.num_rows // groups))
         return [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
 
     def _write(self, table: Any) -> None:  # pyarrow ships no types

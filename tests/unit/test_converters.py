@@ -269,9 +269,10 @@ def test_what_went_wrong_is_known_though_it_has_ended(tmp_path: Path, start: Sta
         (rows,) = converters.converted(flight).items or ()
         assert isinstance(rows, Rows)
         converters.keep(rows, 1)
+        converters.convert(records([2]), 0.0)
         assert converters._processes[0]._child.wait(PATIENCE_SECONDS) == 0
         with pytest.raises(LimitError, match="TC-LIMIT-02"):
-            converters.forget(flight)
+            converters.convert(records([3]), 0.0)
 
 
 def test_signals_are_for_the_other_process(tmp_path: Path, start: Start) -> None:

@@ -145,7 +145,7 @@ def test_rows_are_spread_over_chunks_in_order(tmp_path: Path, limit: int) -> Non
     plan = plan_of({"n": Kind.INTEGER, "t": Kind.TEXT})
     source = random.Random()  # noqa: S311  # no secrets
     rows = [
-        {"n": n, "t": source.randbytes(20).hex()} for n in range(300 if limit < 10**5 else 30_000)
+        {"n": n, "t": source.randbytes(20).hex()} for n in range(600 if limit < 10**5 else 30_000)
     ]
     batches = [rows[start : start + 100] for start in range(0, len(rows), 100)]
     writer = ChunkWriter(tmp_path, plan, limit, "int96")
