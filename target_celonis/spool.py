@@ -40,6 +40,8 @@ _SAMPLE_ROWS = 20_000
 _FEW_DISTINCT = 0.7
 """Share of unlike values in a sample, below which a dictionary of a column's values is made: where
 most are unlike, making it takes half of all the time that writing takes, and saves nothing."""
+_DICTIONARY_BYTES = 1 << 20
+"""A dictionary that becomes larger is given up by Parquet in mid column."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ class ChunkWriter:
             self._join()
         for order, rows in spans or ((0, batch.num_rows),):
             self._spans.add(order, rows)
-        self.held_bytes += batch.nbytes
+        # To count what slices leave out of it takes longer, and it is held all the same.
+        self.held_bytes += batch.get_total_buffer_size()
         self.rows += batch.num_rows
         if self.held_bytes >= self._row_group_bytes:
             self.flush()
@@ -166,8 +169,8 @@ class ChunkWriter:
 
     def _write(self, table: Any) -> None:  # pyarrow ships no types
         footer = _FOOTER_BYTES_PER_COLUMN * len(self.plan.columns) * (self._row_groups + 2)
-        # What cannot be compressed grows a little by the attempt.
-        data = table.nbytes + table.nbytes // 50
+        size = table.nbytes
+        data = size + size // 50  # what cannot be compressed grows a little by the attempt
         at_most = data + table.num_rows * self._extra_bytes_per_row + footer
         if self._parquet is not None and self._sink.tell() + at_most > self._limit:
             self._close_chunk()
@@ -275,7 +278,10 @@ def _repeats(column: Any) -> bool:  # pyarrow ships no types
     if pa.types.is_boolean(column.type):
         return False
     sample = column.slice(0, _SAMPLE_ROWS)
-    return bool(pc.count_distinct(sample).as_py() < _FEW_DISTINCT * len(sample))
+    distinct = pc.count_distinct(sample).as_py()
+    bytes_of_distinct = distinct * sample.nbytes / max(1, len(sample))
+    is_small = bytes_of_distinct < _DICTIONARY_BYTES
+    return bool(distinct < _FEW_DISTINCT * len(sample) and is_small)
 
 
 def read_row_groups(chunk: Chunk, columns: Sequence[str] | None = None) -> Any:

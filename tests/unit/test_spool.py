@@ -326,6 +326,8 @@ def test_rows_that_come_one_by_one_are_held_together(tmp_path: Path) -> None:
         ([f"{n}" for n in range(100)], False),
         ([f"{min(n, 90)}" for n in range(100)], False),
         ([f"{n // 3}" for n in range(99)], True),
+        ([f"{n:0100000}" for n in range(5)] * 3, True),
+        ([f"{n:0100000}" for n in range(15)] * 3, False),  # a dictionary of 1.5 MB
         ([1.5, 2.5] * 10, True),
         ([True, False] * 10, False),  # a bit each
         (pa.array([], pa.int64()), False),
