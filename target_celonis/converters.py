@@ -57,6 +57,9 @@ _SLOTS_PER_PROCESS = 8
 """Blocks on their way to a process, or back: while it writes a row group, the others go on."""
 
 _MOST_BYTES_ON_THEIR_WAY = 12 << 20
+_MOST_ORDERS = 100
+"""Orders in a message, which a socket that can take any takes whole."""
+
 _END_SECONDS = 5.0
 
 
@@ -117,11 +120,12 @@ class Process:
         """
         orders, self._posted = [*self._posted, order], []
         try:
-            # A process that sends does not read: were its answers not taken, each would wait for
-            # the other.
-            while not self._poll.poll()[0][1] & ~select.POLLIN:
-                self._answers.append(self._receive())
-            self._connection.send(orders)
+            for first in range(0, len(orders), _MOST_ORDERS):
+                # A process that sends does not read: were its answers not taken, each would wait
+                # for the other.
+                while not self._poll.poll()[0][1] & ~select.POLLIN:
+                    self._answers.append(self._receive())
+                self._connection.send(orders[first : first + _MOST_ORDERS])
         except OSError:
             raise self._ended() from None
 

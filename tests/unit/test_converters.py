@@ -216,8 +216,9 @@ def test_neither_waits_for_the_other_when_both_have_much_to_say(
     with started(tmp_path, start) as (converters, _):
         states = b'{"type":"STATE","value":{"a":"%b"}}\n' % (b"x" * 10_000)
         flight = converters.convert(states * 300, 0.0)  # more than what a socket holds
-        for _ in range(5_000):
+        for _ in range(50_000):
             converters.forget(flight, frees_slot=False)
+        converters.convert(records([1]), 0.0)  # with all that was posted
         assert len(converters.converted(flight).items or ()) == 300
 
 
